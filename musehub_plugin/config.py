@@ -1,0 +1,262 @@
+"""Settings: every `MUSEHUB_*` key, read once, checked, frozen.
+
+`make_settings` is pure: it sees a mapping and knows nothing of Flask, so that a test or a script can build settings
+from a dictionary. A wrong value raises `ConfigError` with the name of the key and what it should be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from musehub_plugin.errors import ConfigError
+
+# SigV4 refuses longer lives; the client side of minio raises, boto would sign a URL that the store rejects.
+MAX_PRESIGN_TTL = 7 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `MUSEHUB_*` says; one field a key, named without the prefix.
+
+    Durations are in seconds, sizes in bytes.
+    """
+
+    storage: Any
+    """URL (`file:///path`, `memory://`, `s3://bucket/prefix`) or an object with the storage interface."""
+    s3_endpoint: str = ""
+    """`http(s)://host:port` or `host:port` that the server itself uses."""
+    s3_public_endpoint: str = ""
+    """The host that presigned URLs name; default: `s3_endpoint`."""
+    s3_access_key: str = field(default="", repr=False)
+    s3_secret_key: str = field(default="", repr=False)
+    s3_bucket: str = ""
+    s3_region: str = "us-east-1"
+    """Must be set for signing to be offline."""
+    s3_secure: bool | None = None
+    """TLS to object storage; default: by the endpoint's scheme, TLS where it has none."""
+    redis_url: str = field(default="", repr=False)
+    """Empty: jobs run in the process."""
+    queue: str = "musehub"
+    url_prefix: str = ""
+    ops_prefix: str = "/-/musehub"
+    public_url: str = ""
+    """Scheme and host under which clients reach the app; needed where the plugin serves storage itself behind a proxy."""
+    signing_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    """Keys of the plugin's own signed URLs: the first signs, all verify. Default: derived from SECRET_KEY."""
+    presign_ttl: int = 900
+    upload_ttl: int = 3600
+    retry_after: int = 2
+    bind_key: str | None = None
+    max_body: int = 8 * 1024 * 1024
+    max_wants: int = 1_000
+    max_haves: int = 100_000
+    max_push: int = 5 * 1024**3
+    """Size of a pushed mpack: what one S3 PUT takes."""
+    max_push_raw: int = 64 * 1024**3
+    """Size of a pushed mpack's blobs, unpacked."""
+    max_blob: int = 2 * 1024**3
+    max_commits: int = 1_000_000
+    max_manifest_entries: int = 1_000_000
+    job_timeout: int = 3600
+
+
+def make_settings(config: Mapping[str, Any], *, default_storage: str) -> Settings:
+    """Return the settings that `config` holds.
+
+    Args:
+        config: a Flask config or any mapping; keys that do not start with `MUSEHUB_` are ignored.
+        default_storage: the storage URL where `MUSEHUB_STORAGE` is unset.
+
+    Raises:
+        ConfigError: a key is unknown or its value is wrong; the message names the key.
+    """
+    known = {f.name for f in fields(Settings)}
+    given = {key[len("MUSEHUB_") :].lower(): value for key, value in config.items() if key.startswith("MUSEHUB_")}
+    values: dict[str, Any] = {"storage": default_storage}
+    for name, value in given.items():
+        if name not in known and name not in _EXPANDED_ELSEWHERE:
+            raise ConfigError(f"MUSEHUB_{name.upper()}: no such setting. {_nearest(name, known)}")
+        if value is not None and name in known:
+            values[name] = value
+    checked = {name: _CHECKS.get(name, _as_is)(f"MUSEHUB_{name.upper()}", value) for name, value in values.items()}
+    settings = Settings(**checked)
+    _check_together(settings)
+    return settings
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean MUSEHUB_{close[0].upper()}?" if close else "See docs/operators.md for the list."
+
+
+def _as_is(key: str, value: Any) -> Any:
+    return value
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{key}: expected a string, got {type(value).__name__}")
+    return value
+
+
+def _seconds(low: int, high: int) -> Any:
+    def check(key: str, value: Any) -> int:
+        number = _whole(key, value)
+        if not low <= number <= high:
+            raise ConfigError(f"{key}: expected {low} to {high} seconds, got {number}")
+        return number
+
+    return check
+
+
+def _positive(key: str, value: Any) -> int:
+    number = _whole(key, value)
+    if number < 1:
+        raise ConfigError(f"{key}: expected a whole number of at least 1, got {number}")
+    return number
+
+
+def _whole(key: str, value: Any) -> int:
+    # Environment variables arrive as text; Flask's from_prefixed_env decodes them only where they are JSON.
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{key}: expected a whole number, got {value!r:.40}")
+    return value
+
+
+def _flag(key: str, value: Any) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in {"1", "true", "yes", "on"}:
+        return True
+    if text in {"0", "false", "no", "off"}:
+        return False
+    raise ConfigError(f"{key}: expected true or false, got {value!r:.40}")
+
+
+def _prefix(key: str, value: Any) -> str:
+    text = _text(key, value).rstrip("/")
+    if text and not text.startswith("/"):
+        raise ConfigError(f"{key}: expected an empty string or a path that starts with '/', got {text!r:.80}")
+    return text
+
+
+def _origin(key: str, value: Any) -> str:
+    text = _text(key, value).rstrip("/")
+    if text:
+        parts = urlsplit(text)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+            raise ConfigError(f"{key}: expected http(s)://host[:port][/prefix], got {text!r:.80}")
+    return text
+
+
+def _endpoint(key: str, value: Any) -> str:
+    text = _text(key, value).rstrip("/")
+    if not text:
+        return text
+    parts = urlsplit(text if "://" in text else f"//{text}")
+    try:
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        port_ok = False
+    if parts.scheme not in {"", "http", "https"} or not parts.hostname or not port_ok:
+        raise ConfigError(f"{key}: expected host[:port] or http(s)://host[:port], got {text!r:.80}")
+    if parts.username is not None:
+        raise ConfigError(f"{key}: must not hold credentials; use MUSEHUB_S3_ACCESS_KEY and MUSEHUB_S3_SECRET_KEY")
+    if parts.path or parts.query:
+        raise ConfigError(f"{key}: expected no path, got {text!r:.80}")
+    return text
+
+
+def _keys(key: str, value: Any) -> tuple[bytes, ...]:
+    items: Sequence[Any] = [value] if isinstance(value, str | bytes) else value
+    keys = tuple(item.encode() if isinstance(item, str) else bytes(item) for item in items)
+    if any(len(item) < 32 for item in keys):
+        raise ConfigError(f"{key}: each key needs at least 32 bytes")
+    return keys
+
+
+_STORAGE_METHODS = ("put", "get", "exists", "put_mpack", "get_mpack", "presign_get", "presign_mpack_get")
+
+
+def _storage(key: str, value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.absolute().as_uri()
+    if not isinstance(value, str):
+        missing = [name for name in _STORAGE_METHODS if not callable(getattr(value, name, None))]
+        if missing:
+            raise ConfigError(f"{key}: {type(value).__name__} lacks {', '.join(missing)} of the storage interface")
+        return value
+    parts = urlsplit(value)
+    if parts.scheme not in {"file", "memory", "s3"}:
+        raise ConfigError(f"{key}: expected file:///path, memory:// or s3://bucket, got {value!r:.80}")
+    if parts.scheme == "file" and (parts.netloc or not parts.path.startswith("/")):
+        raise ConfigError(f"{key}: expected three slashes and an absolute path, file:///path, got {value!r:.80}")
+    if parts.username is not None:
+        raise ConfigError(f"{key}: must not hold credentials; use MUSEHUB_S3_ACCESS_KEY and MUSEHUB_S3_SECRET_KEY")
+    return value
+
+
+_CHECKS: dict[str, Any] = {
+    "storage": _storage,
+    "s3_endpoint": _endpoint,
+    "s3_public_endpoint": _endpoint,
+    "s3_access_key": _text,
+    "s3_secret_key": _text,
+    "s3_bucket": _text,
+    "s3_region": _text,
+    "s3_secure": _flag,
+    "redis_url": _text,
+    "queue": _text,
+    "url_prefix": _prefix,
+    "ops_prefix": _prefix,
+    "public_url": _origin,
+    "signing_keys": _keys,
+    "presign_ttl": _seconds(1, MAX_PRESIGN_TTL),
+    "upload_ttl": _seconds(1, MAX_PRESIGN_TTL),
+    "retry_after": _seconds(1, 3600),
+    "bind_key": _text,
+    "job_timeout": _seconds(1, 24 * 3600),
+    **{
+        name: _positive
+        for name in (
+            "max_body",
+            "max_wants",
+            "max_haves",
+            "max_push",
+            "max_push_raw",
+            "max_blob",
+            "max_commits",
+            "max_manifest_entries",
+        )
+    },
+}
+
+# Keys that other code reads: the ready-made identity loaders.
+_EXPANDED_ELSEWHERE = frozenset({"jwt_keys", "jwt_algorithms", "jwt_issuer", "jwt_audience"})
+
+
+def _check_together(settings: Settings) -> None:
+    if isinstance(settings.storage, str) and settings.storage.startswith("s3://"):
+        bucket = urlsplit(settings.storage).netloc
+        if not bucket and not settings.s3_bucket:
+            raise ConfigError("MUSEHUB_S3_BUCKET: needed, since MUSEHUB_STORAGE names no bucket (s3://bucket)")
+        if bucket and settings.s3_bucket and bucket != settings.s3_bucket:
+            raise ConfigError("MUSEHUB_S3_BUCKET: contradicts the bucket that MUSEHUB_STORAGE names")
+        for name in ("s3_endpoint", "s3_access_key", "s3_secret_key", "s3_region"):
+            if not getattr(settings, name):
+                raise ConfigError(f"MUSEHUB_{name.upper()}: needed, since MUSEHUB_STORAGE is s3://")
+    if settings.ops_prefix == "":
+        raise ConfigError("MUSEHUB_OPS_PREFIX: must not be empty")
+    if settings.redis_url and urlsplit(settings.redis_url).scheme not in {"redis", "rediss", "unix"}:
+        raise ConfigError("MUSEHUB_REDIS_URL: expected redis://, rediss:// or unix://")
+    if not settings.queue:
+        raise ConfigError("MUSEHUB_QUEUE: must not be empty")
