@@ -1,0 +1,1 @@
+"""pytest plugin of musehub-plugin: see `musehub_plugin.testing`."""
