@@ -1,0 +1,208 @@
+"""Who is calling and what they may do: the one place that decides.
+
+A host answers two questions through hooks, "who sent this request" and "may they do this", and may answer a
+third, "which repo has this name". `Access` asks them in an order that gives nothing away: bad credentials are
+refused before any lookup, a write by an anonymous caller is refused before any lookup, and a repo that the
+caller may not read is refused exactly as one that does not exist.
+
+Nothing is remembered: not on `flask.g`, which some test set-ups share between requests, and not across
+requests, so that a revoked grant ends with the request that was under way.
+
+Owner and slug are compared exactly: case matters, no Unicode normalisation, no redirect to another spelling.
+A host whose names work otherwise folds them in its own repo loader.
+"""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from musehub_plugin.errors import Forbidden, RepoNotFound, Unauthenticated
+
+if TYPE_CHECKING:
+    from flask import Request
+
+logger = logging.getLogger(__name__)
+
+Action = Literal["read", "write", "admin"]
+
+PUBLIC = "public"
+"""The one visibility that everybody may read; every other value means the owner alone."""
+
+MAX_NAME = 255
+"""Characters of an owner or slug: what the repo table's columns hold."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who is calling.
+
+    Args:
+        user_id: the host's stable id of the account, as text; compared with a repo's `owner_user_id`.
+        handle: the name that people read; never compared.
+        is_admin: for the host's own access policy; the default policy gives it no meaning.
+
+    Raises:
+        TypeError: `user_id` is no `str`. An `int` would never equal the text in `owner_user_id`, and the
+            owner would be locked out without a word.
+        ValueError: `user_id` is empty.
+    """
+
+    user_id: str
+    handle: str = ""
+    is_admin: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.user_id, str):
+            raise TypeError(f"Identity.user_id must be a str, not {type(self.user_id).__name__}")
+        if not self.user_id:
+            raise ValueError("Identity.user_id must not be empty")
+
+
+class InvalidCredentials(Exception):  # noqa: N818 - the contract's name for it
+    """Raised by an identity loader: credentials are present and bad; the caller gets a 401.
+
+    The message is for the host's own tests and logs; it is never sent and the plugin never logs it.
+    """
+
+
+class Repo(Protocol):
+    """What the plugin reads of a repo, its own model or a host's object.
+
+    A `deleted_at` that is there and not None makes the repo as good as missing.
+    """
+
+    @property
+    def repo_id(self) -> str:
+        """The id that every `...Ref` row carries."""
+        ...
+
+    @property
+    def owner(self) -> str:
+        """The first part of the repo's path."""
+        ...
+
+    @property
+    def slug(self) -> str:
+        """The second part of the repo's path."""
+        ...
+
+    @property
+    def visibility(self) -> str:
+        """`public`, or anything else for private."""
+        ...
+
+    @property
+    def owner_user_id(self) -> str:
+        """The `Identity.user_id` of the owner."""
+        ...
+
+
+IdentityLoader = Callable[["Request"], Identity | None]
+"""Hook: who sent this request. None is anonymous; `InvalidCredentials` makes a 401."""
+
+RepoLoader = Callable[[str, str], Any]
+"""Hook: the repo that `(owner, slug)` names, an object as `Repo` describes it, or None."""
+
+AccessPolicy = Callable[[Identity | None, Action, Any], bool]
+"""Hook: whether `(identity, action, repo)` is allowed. Only `True` itself allows."""
+
+
+@dataclass
+class Hooks:
+    """The host's answers. They belong to a hub and may be set until its first request."""
+
+    load_identity: IdentityLoader | None = None
+    load_repo: RepoLoader | None = None
+    policy: AccessPolicy | None = None
+
+
+def default_policy(identity: Identity | None, action: Action, repo: Repo) -> bool:
+    """Allow reading a public repo to all, and everything to the repo's owner."""
+    if action == "read" and repo.visibility == PUBLIC:
+        return True
+    return identity is not None and identity.user_id == repo.owner_user_id
+
+
+def is_possible_name(name: str) -> bool:
+    """Say whether any repo could have `name` as its owner or slug.
+
+    What is refused here never reaches the database, which would raise on some of it (NUL, lone surrogates)
+    instead of finding nothing.
+    """
+    if not name or len(name) > MAX_NAME or name in {".", ".."} or "/" in name or name != name.strip():
+        return False
+    return not any(unicodedata.category(character) in {"Cc", "Cs"} for character in name)
+
+
+class Access:
+    """Decides, by a host's hooks, who may do what.
+
+    Args:
+        hooks: the host's hooks; read at each request.
+        load_repo: finds repos where the host has no loader of its own.
+    """
+
+    def __init__(self, hooks: Hooks, load_repo: RepoLoader) -> None:
+        self._hooks = hooks
+        self._load_repo = load_repo
+
+    def identify(self, request: Request) -> Identity | None:
+        """Return who sent `request`; None is anonymous, as is everybody where the host has no identity
+        loader.
+
+        Raises:
+            Unauthenticated: credentials are present and bad. The answer is one constant, whatever was wrong.
+            TypeError: the hook returned something else than an `Identity` or None.
+        """
+        if self._hooks.load_identity is None:
+            return None
+        try:
+            identity = self._hooks.load_identity(request)
+        except InvalidCredentials:
+            raise Unauthenticated("The credentials are not valid.", code="invalid-credentials") from None
+        if identity is not None and not isinstance(identity, Identity):
+            kind = type(identity).__name__
+            raise TypeError(f"the identity loader returned {kind}, not an Identity or None")
+        return identity
+
+    def require(self, identity: Identity | None, owner: str, slug: str, action: Action) -> Any:
+        """Return the repo `owner/slug` if `identity` may do `action` with it.
+
+        Call it before the request's body is looked at, so that a body error tells nothing about a repo.
+
+        Args:
+            identity: what `identify` returned for this request.
+            owner: the first part of the path, decoded, otherwise as it was sent.
+            slug: the second part of the path.
+            action: `read`, `write` or `admin`.
+
+        Raises:
+            Unauthenticated: an anonymous caller wants more than to read; the same for every name.
+            RepoNotFound: the repo is missing, deleted or not the caller's to read; one constant answer.
+            Forbidden: the caller may read the repo, but not do this.
+        """
+        if action != "read" and identity is None:
+            raise Unauthenticated("This needs credentials.")
+        if not (is_possible_name(owner) and is_possible_name(slug)):
+            raise RepoNotFound
+        repo = (self._hooks.load_repo or self._load_repo)(owner, slug)
+        if repo is None or getattr(repo, "deleted_at", None) is not None:
+            raise RepoNotFound
+        if not self._may(identity, "read", repo):
+            raise RepoNotFound
+        if action != "read" and not self._may(identity, action, repo):
+            raise Forbidden("You may read this repo, but not do this.")
+        return repo
+
+    def _may(self, identity: Identity | None, action: Action, repo: Any) -> bool:
+        answer = (self._hooks.policy or default_policy)(identity, action, repo)
+        if answer is True:
+            return True
+        if answer is not False:
+            # A coroutine, a row or the text "no" is truthy; guessing would let somebody in.
+            logger.warning("The access policy returned %s, not a bool: refused.", type(answer).__name__)
+        return False
