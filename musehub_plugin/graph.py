@@ -1,0 +1,60 @@
+"""Reachability over commits: what a fetch sends is reach(want) minus reach(have).
+
+Pure: a graph is a mapping of commit id to parent ids. "Stop walking at a have" would be wrong (it sends what lies
+behind a have by another way, ATTACKS N05), and so would any pruning by date or generation; sets are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+Parents = Callable[[str], Sequence[str]]
+
+
+def reachable(known: Collection[str], parents: Parents, tips: Iterable[str]) -> set[str]:
+    """Return `tips` and all their ancestors, as far as they are `known`; unknown ids drop out."""
+    seen: set[str] = set()
+    stack = [tip for tip in tips if tip in known]
+    while stack:
+        commit = stack.pop()
+        if commit not in seen:
+            seen.add(commit)
+            stack.extend(parent for parent in parents(commit) if parent not in seen and parent in known)
+    return seen
+
+
+def history_order(commits: Collection[str], parents: Parents, tips: Iterable[str]) -> list[str]:
+    """Return `commits` with parents before children, each line of history in one piece.
+
+    A walk from the tips that finishes a first parent's line before it turns to the second's: neighbours differ
+    little, which is what the mpack's manifest deltas and solid frames live on. The order depends on the graph and
+    the set of tips alone.
+
+    Args:
+        commits: the commits to order; every one must be reachable from `tips` through `commits`.
+        parents: a commit's parents in their order.
+        tips: where the walk starts, in any order.
+    """
+    done: set[str] = set()
+    order: list[str] = []
+    for tip in sorted(set(tips)):
+        if tip not in commits or tip in done:
+            continue
+        done.add(tip)
+        stack = [(tip, iter(parents(tip)))]
+        while stack:
+            commit, remaining = stack[-1]
+            for parent in remaining:
+                if parent in commits and parent not in done:
+                    done.add(parent)
+                    stack.append((parent, iter(parents(parent))))
+                    break
+            else:
+                order.append(commit)
+                stack.pop()
+    return order
+
+
+def is_ancestor(known: Collection[str], parents: Parents, ancestor: str, commit: str) -> bool:
+    """Say whether `ancestor` is `commit` or reachable from it."""
+    return ancestor in reachable(known, parents, [commit])

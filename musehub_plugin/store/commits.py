@@ -1,0 +1,213 @@
+"""Commits of a repo: the graph, and the records that travel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgpack
+from sqlalchemy import select
+
+from musehub_plugin.ids import from_digest, to_digest
+from musehub_plugin.store.models import (
+    DIGEST_SIZE,
+    MusehubCommit,
+    MusehubCommitGraph,
+    MusehubCommitRef,
+)
+from musehub_plugin.store.session import Database, batches
+
+CORE_FIELDS = frozenset(
+    {"commit_id", "parent_ids", "snapshot_id", "branch", "message", "author", "committed_at"}
+)
+
+
+class Node(NamedTuple):
+    """A commit as the planner sees it."""
+
+    parent_ids: list[str]
+    snapshot_id: str
+
+
+def graph(db: Database, repo_id: str) -> dict[str, Node]:
+    """Return every commit that the repo holds, with its parents and snapshot. One statement."""
+    rows = db.execute(
+        select(MusehubCommit.commit_id, MusehubCommit.parent_ids, MusehubCommit.snapshot_id)
+        .join(MusehubCommitRef, MusehubCommitRef.commit_id == MusehubCommit.commit_id)
+        .where(MusehubCommitRef.repo_id == repo_id)
+    )
+    return {commit_id: Node(parent_ids, snapshot_id) for commit_id, parent_ids, snapshot_id in rows}
+
+
+def held_commits(db: Database, repo_id: str, commit_ids: Iterable[str]) -> set[str]:
+    """Return which of `commit_ids` the repo holds."""
+    found: set[str] = set()
+    for batch in batches(set(commit_ids)):
+        found.update(
+            db.execute(
+                select(MusehubCommitRef.commit_id).where(
+                    MusehubCommitRef.repo_id == repo_id, MusehubCommitRef.commit_id.in_(batch)
+                )
+            ).scalars()
+        )
+    return found
+
+
+def records(db: Database, repo_id: str, commit_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the wire records of commits that the repo holds, as the repo that pushed them wrote them.
+
+    Args:
+        db: the unit of work.
+        repo_id: the repo.
+        commit_ids: which commits, in the order in which they are yielded.
+    """
+    ordered = list(commit_ids)
+    # Batches in the caller's order, so that no more than one batch of records is held at a time.
+    for start in range(0, len(ordered), 5_000):
+        batch = ordered[start : start + 5_000]
+        rows = db.execute(
+            select(
+                MusehubCommit.commit_id,
+                MusehubCommit.branch,
+                MusehubCommit.parent_ids,
+                MusehubCommit.message,
+                MusehubCommit.author,
+                MusehubCommit.timestamp,
+                MusehubCommit.snapshot_id,
+                MusehubCommitRef.own_fields,
+            )
+            .join(MusehubCommitRef, MusehubCommitRef.commit_id == MusehubCommit.commit_id)
+            .where(MusehubCommitRef.repo_id == repo_id, MusehubCommit.commit_id.in_(batch))
+        )
+        found = {row.commit_id: row for row in rows}
+        for commit_id in batch:
+            row = found[commit_id]
+            record: dict[str, Any] = {
+                "commit_id": commit_id,
+                "parent_ids": row.parent_ids,
+                "snapshot_id": row.snapshot_id,
+                "branch": row.branch,
+                "message": row.message,
+                "author": row.author,
+                "committed_at": row.timestamp.isoformat(),
+            }
+            if row.own_fields is not None:
+                record.update(unpack_own_fields(row.own_fields))
+            yield record
+
+
+def log(db: Database, repo_id: str, head: str, limit: int) -> list[dict[str, Any]]:
+    """Return up to `limit` commits of the repo from `head` back, newest first, along first parents.
+
+    For the pages of a host; one statement a commit.
+    """
+    found: list[dict[str, Any]] = []
+    next_id: str | None = head
+    while next_id is not None and len(found) < limit:
+        if not held_commits(db, repo_id, [next_id]):
+            break
+        record = next(records(db, repo_id, [next_id]))
+        found.append(record)
+        next_id = record["parent_ids"][0] if record["parent_ids"] else None
+    return found
+
+
+def pack_own_fields(record: Mapping[str, Any]) -> bytes:
+    """Return what a record says beyond what its id covers for every repo alike.
+
+    That is the order of its parents, its branch, author and date, and every further field. (`author` or `committed_at`
+    is in the hash, but which of them is not, so both are kept.)
+    """
+    return bytes(
+        msgpack.packb(
+            [
+                b"".join(to_digest(parent) for parent in record["parent_ids"]),
+                record["branch"],
+                record["author"],
+                record["committed_at"],
+                {key: value for key, value in record.items() if key not in CORE_FIELDS},
+            ]
+        )
+    )
+
+
+def unpack_own_fields(packed: bytes) -> dict[str, Any]:
+    """Return the fields that `pack_own_fields` kept."""
+    parents, branch, author, committed_at, further = msgpack.unpackb(packed, strict_map_key=False)
+    return {
+        "parent_ids": [
+            from_digest(parents[at : at + DIGEST_SIZE]) for at in range(0, len(parents), DIGEST_SIZE)
+        ],
+        "branch": branch,
+        "author": author,
+        "committed_at": committed_at,
+        **further,
+    }
+
+
+def generations(db: Database, commit_ids: Iterable[str]) -> dict[str, int]:
+    """Return the generation of those commits that have one on record."""
+    found: dict[str, int] = {}
+    for batch in batches(set(commit_ids)):
+        found.update(
+            db.execute(
+                select(MusehubCommitGraph.commit_id, MusehubCommitGraph.generation).where(
+                    MusehubCommitGraph.commit_id.in_(batch)
+                )
+            )
+            .tuples()
+            .all()
+        )
+    return found
+
+
+class NewCommit(NamedTuple):
+    """A verified commit that a push brings."""
+
+    record: Mapping[str, Any]
+    timestamp: datetime
+    generation: int
+
+
+def add_commits(db: Database, repo_id: str, new: Iterable[NewCommit]) -> None:
+    """Insert commits, their place in the graph, and this repo's hold on them."""
+    commits = list(new)
+    db.insert_new(
+        MusehubCommit,
+        [
+            {
+                "commit_id": commit.record["commit_id"],
+                "branch": commit.record["branch"],
+                "parent_ids": commit.record["parent_ids"],
+                "message": commit.record["message"],
+                "author": commit.record["author"],
+                "timestamp": commit.timestamp,
+                "snapshot_id": commit.record["snapshot_id"],
+            }
+            for commit in commits
+        ],
+    )
+    db.insert_new(
+        MusehubCommitGraph,
+        [
+            {
+                "commit_id": commit.record["commit_id"],
+                "parent_ids": commit.record["parent_ids"],
+                "generation": commit.generation,
+                "snapshot_id": commit.record["snapshot_id"],
+            }
+            for commit in commits
+        ],
+    )
+    db.insert_new(
+        MusehubCommitRef,
+        [
+            {
+                "repo_id": repo_id,
+                "commit_id": commit.record["commit_id"],
+                "own_fields": pack_own_fields(commit.record),
+            }
+            for commit in commits
+        ],
+    )

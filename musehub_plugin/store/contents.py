@@ -1,0 +1,204 @@
+"""Snapshots and blobs of a repo, and where a blob's bytes are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgpack
+from sqlalchemy import select, update
+
+from musehub_plugin.store.models import (
+    MusehubMPackIndex,
+    MusehubObject,
+    MusehubObjectRef,
+    MusehubSnapshot,
+    MusehubSnapshotRef,
+)
+from musehub_plugin.store.session import Database, batches
+
+# Manifests of large trees are some 500 KB each; so many are in memory at once.
+_MANIFEST_BATCH = 50
+
+
+def held_snapshots(db: Database, repo_id: str, snapshot_ids: Iterable[str]) -> set[str]:
+    """Return which of `snapshot_ids` the repo holds."""
+    found: set[str] = set()
+    for batch in batches(set(snapshot_ids)):
+        found.update(
+            db.execute(
+                select(MusehubSnapshotRef.snapshot_id).where(
+                    MusehubSnapshotRef.repo_id == repo_id, MusehubSnapshotRef.snapshot_id.in_(batch)
+                )
+            ).scalars()
+        )
+    return found
+
+
+def held_objects(db: Database, repo_id: str, object_ids: Iterable[str]) -> set[str]:
+    """Return which of `object_ids` the repo holds."""
+    found: set[str] = set()
+    for batch in batches(set(object_ids)):
+        found.update(
+            db.execute(
+                select(MusehubObjectRef.object_id).where(
+                    MusehubObjectRef.repo_id == repo_id, MusehubObjectRef.object_id.in_(batch)
+                )
+            ).scalars()
+        )
+    return found
+
+
+def manifests(
+    db: Database, repo_id: str, snapshot_ids: Sequence[str]
+) -> Iterator[tuple[str, dict[str, str] | None]]:
+    """Yield `(snapshot_id, manifest)` in the order given; None where the repo does not hold the snapshot."""
+    for start in range(0, len(snapshot_ids), _MANIFEST_BATCH):
+        batch = snapshot_ids[start : start + _MANIFEST_BATCH]
+        rows = db.execute(
+            select(MusehubSnapshot.snapshot_id, MusehubSnapshot.manifest_blob)
+            .join(MusehubSnapshotRef, MusehubSnapshotRef.snapshot_id == MusehubSnapshot.snapshot_id)
+            .where(MusehubSnapshotRef.repo_id == repo_id, MusehubSnapshot.snapshot_id.in_(batch))
+        )
+        found = {snapshot_id: blob for snapshot_id, blob in rows}
+        for snapshot_id in batch:
+            blob = found.get(snapshot_id)
+            yield snapshot_id, None if blob is None else msgpack.unpackb(blob)
+
+
+class Location(NamedTuple):
+    """One place where a blob's bytes are said to be."""
+
+    mpack_id: str
+    frame: int | None
+    frame_offset: int | None
+    size_bytes: int | None
+
+
+class BlobSource(NamedTuple):
+    """Every place where a blob's bytes may be: the cached content first, then mpacks, then storage by id."""
+
+    content_cache: bytes | None
+    locations: list[Location]
+
+
+def blob_sources(db: Database, repo_id: str, object_ids: Sequence[str]) -> dict[str, BlobSource]:
+    """Return the sources of those blobs that the repo holds; the others are absent from the answer.
+
+    Args:
+        db: the unit of work.
+        repo_id: the repo.
+        object_ids: a batch of ids, at most some hundreds where contents may be cached in rows.
+    """
+    cached = db.execute(
+        select(MusehubObjectRef.object_id, MusehubObject.content_cache)
+        .outerjoin(MusehubObject, MusehubObject.object_id == MusehubObjectRef.object_id)
+        .where(MusehubObjectRef.repo_id == repo_id, MusehubObjectRef.object_id.in_(object_ids))
+    )
+    sources = {object_id: BlobSource(content, []) for object_id, content in cached}
+    indexed = db.execute(
+        select(
+            MusehubMPackIndex.entity_id,
+            MusehubMPackIndex.mpack_id,
+            MusehubMPackIndex.frame,
+            MusehubMPackIndex.frame_offset,
+            MusehubMPackIndex.size_bytes,
+        )
+        .where(MusehubMPackIndex.entity_id.in_(list(sources)))
+        .order_by(MusehubMPackIndex.entity_id, MusehubMPackIndex.mpack_id)
+    )
+    for object_id, *location in indexed:
+        sources[object_id].locations.append(Location(*location))
+    return sources
+
+
+def add_snapshots(db: Database, repo_id: str, new: Iterable[tuple[str, Mapping[str, str]]]) -> None:
+    """Insert verified snapshots and this repo's hold on them."""
+    rows = []
+    for snapshot_id, manifest in new:
+        rows.append(
+            {
+                "snapshot_id": snapshot_id,
+                "directories": directories(manifest),
+                "manifest_blob": msgpack.packb(dict(sorted(manifest.items()))),
+                "entry_count": len(manifest),
+            }
+        )
+    db.insert_new(MusehubSnapshot, rows)
+    db.insert_new(
+        MusehubSnapshotRef, [{"repo_id": repo_id, "snapshot_id": row["snapshot_id"]} for row in rows]
+    )
+
+
+def directories(manifest: Iterable[str]) -> list[str]:
+    """Return every folder that a manifest's paths imply, sorted."""
+    found: set[str] = set()
+    for path in manifest:
+        cut = path.rfind("/")
+        while cut > 0 and path[:cut] not in found:
+            found.add(path[:cut])
+            cut = path.rfind("/", 0, cut)
+    return sorted(found)
+
+
+class NewBlob(NamedTuple):
+    """A verified blob that a push brings."""
+
+    object_id: str
+    path: str
+    size_bytes: int
+
+
+def add_blobs(db: Database, repo_id: str, new: Iterable[NewBlob], storage_uri: str) -> None:
+    """Insert blobs whose bytes this repo uploaded, and its hold on them."""
+    blobs = list(new)
+    db.insert_new(
+        MusehubObject,
+        [
+            {
+                "object_id": blob.object_id,
+                "path": blob.path,
+                "size_bytes": blob.size_bytes,
+                "storage_uri": storage_uri,
+            }
+            for blob in blobs
+        ],
+    )
+    db.insert_new(MusehubObjectRef, [{"repo_id": repo_id, "object_id": blob.object_id} for blob in blobs])
+
+
+class IndexEntry(NamedTuple):
+    """Where in an mpack a blob is."""
+
+    object_id: str
+    frame: int
+    frame_offset: int
+    size_bytes: int
+
+
+def add_index_entries(db: Database, mpack_id: str, entries: Sequence[IndexEntry]) -> None:
+    """Record where an mpack's blobs are; entries that are there, with or without a place, end complete."""
+    db.insert_new(
+        MusehubMPackIndex,
+        [
+            {
+                "entity_id": entry.object_id,
+                "mpack_id": mpack_id,
+                "entity_type": "object",
+                "frame": entry.frame,
+                "frame_offset": entry.frame_offset,
+                "size_bytes": entry.size_bytes,
+            }
+            for entry in entries
+        ],
+    )
+
+
+def drop_location(db: Database, object_id: str, mpack_id: str) -> None:
+    """Forget a place in an index row that turned out to be false, so that the whole mpack is searched next time."""
+    db.change(
+        update(MusehubMPackIndex)
+        .where(MusehubMPackIndex.entity_id == object_id, MusehubMPackIndex.mpack_id == mpack_id)
+        .values(frame=None, frame_offset=None, size_bytes=None)
+        .execution_options(synchronize_session=False)
+    )

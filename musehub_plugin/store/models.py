@@ -1,0 +1,307 @@
+"""The plugin's tables.
+
+Commits, snapshots and objects are stored once for the whole hub; the `...Ref` tables say which repo holds which, and
+every read goes through them. There are no foreign keys: repos may live in the host's own tables, rows are
+content-addressed and arrive in bulk, and the ref tables are made to be partitioned.
+
+Ids are `sha256:...` strings in Python and 32 bytes in the database: a third of the text's size in every row and index.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import current_app, has_app_context
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Index, Integer, LargeBinary, MetaData, String, Text, text
+from sqlalchemy.engine.default import DefaultExecutionContext
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from musehub_plugin.ids import from_digest, to_digest
+
+DIGEST_SIZE = 32
+
+
+class Id(TypeDecorator[str]):
+    """An id: `sha256:` + 64 hex digits in Python, its 32 bytes in the database."""
+
+    impl = LargeBinary(DIGEST_SIZE)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:
+        """Return the 32 bytes of `value`; ValueError where it is no id."""
+        return None if value is None else to_digest(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        """Return the id of the stored bytes."""
+        return None if value is None else from_digest(bytes(value))
+
+
+class IdList(TypeDecorator[list[str]]):
+    """A list of ids in order: their bytes, one after the other, in the database."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: Sequence[str] | None, dialect: Dialect) -> bytes | None:
+        """Return the ids' bytes joined; ValueError where one is no id."""
+        return None if value is None else b"".join(to_digest(item) for item in value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> list[str] | None:
+        """Return the ids in their order."""
+        if value is None:
+            return None
+        joined = bytes(value)
+        return [from_digest(joined[at : at + DIGEST_SIZE]) for at in range(0, len(joined), DIGEST_SIZE)]
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment with its time zone; SQLite keeps none, so what comes back naive is UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the moment in UTC; a naive one is taken to be UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the moment in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class _BindInfo(dict[str, Any]):
+    """`MetaData.info` that answers `bind_key` from the app at hand.
+
+    Flask-SQLAlchemy's session looks there to choose an engine. The tables are shared by every app of the process while
+    `MUSEHUB_BIND_KEY` is one app's setting, so a fixed value would route one app's rows into another's database.
+    """
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(key) or (key == "bind_key" and self._bind_key() is not None)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._bind_key() if key == "bind_key" else super().__getitem__(key)
+
+    @staticmethod
+    def _bind_key() -> str | None:
+        if not has_app_context():
+            return None
+        hub = current_app.extensions.get("musehub")
+        return None if hub is None else hub.settings.bind_key
+
+
+class Base(DeclarativeBase):
+    """The plugin's declarative base, with a `MetaData` of its own: the host's `create_all` and migrations leave it be."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "pk": "pk_%(table_name)s",
+        },
+        info=_BindInfo(),
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _new_repo_id() -> str:
+    return str(uuid.uuid4())
+
+
+def _slug_of_row(context: DefaultExecutionContext) -> str:
+    return str(context.get_current_parameters()["slug"])
+
+
+# A host's own repo ids are opaque text.
+RepoId = String(64)
+
+
+class MusehubRepo(Base):
+    """A repo, where the host does not keep repos in tables of its own (`repo_loader`)."""
+
+    __tablename__ = "musehub_repo"
+    __table_args__ = (
+        # A deleted repo frees its name (ATTACKS S19).
+        Index(
+            "uq_musehub_repo_owner_slug",
+            "owner",
+            "slug",
+            unique=True,
+            postgresql_where=text("deleted_at IS NULL"),
+            sqlite_where=text("deleted_at IS NULL"),
+        ),
+    )
+
+    repo_id: Mapped[str] = mapped_column(RepoId, primary_key=True, default=_new_repo_id)
+    owner: Mapped[str] = mapped_column(String(255))
+    slug: Mapped[str] = mapped_column(String(255))
+    name: Mapped[str] = mapped_column(String(255), default=_slug_of_row)
+    visibility: Mapped[str] = mapped_column(String(32), default="private")
+    owner_user_id: Mapped[str | None] = mapped_column(String(255))
+    default_branch: Mapped[str] = mapped_column(String(255), default="main")
+    created_at: Mapped[datetime] = mapped_column(Instant, default=_now)
+    deleted_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class MusehubBranch(Base):
+    """A branch of a repo and the commit that it points at."""
+
+    __tablename__ = "musehub_branch"
+
+    repo_id: Mapped[str] = mapped_column(RepoId, primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    head_commit_id: Mapped[str] = mapped_column(Id)
+    updated_at: Mapped[datetime] = mapped_column(Instant, default=_now, onupdate=_now)
+
+
+class MusehubCommit(Base):
+    """A commit, once for the hub.
+
+    The id covers parents (sorted), snapshot, message and one of `committed_at` or `author`. All else is what the first
+    repo to push it said; what each repo itself said is in its `MusehubCommitRef.own_fields`.
+    """
+
+    __tablename__ = "musehub_commit"
+
+    commit_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    branch: Mapped[str] = mapped_column(Text, default="")
+    parent_ids: Mapped[list[str]] = mapped_column(IdList, default=list)
+    message: Mapped[str] = mapped_column(Text, default="")
+    author: Mapped[str] = mapped_column(Text, default="")
+    timestamp: Mapped[datetime] = mapped_column(Instant, default=_now)
+    snapshot_id: Mapped[str] = mapped_column(Id)
+
+
+class MusehubCommitRef(Base):
+    """A repo holds a commit."""
+
+    __tablename__ = "musehub_commit_ref"
+
+    repo_id: Mapped[str] = mapped_column(RepoId, primary_key=True)
+    commit_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    own_fields: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """msgpack of what this repo's push said beyond the id (see `store.commits`); null: as the commit's row says."""
+
+
+class MusehubCommitGraph(Base):
+    """The shape of history, without its text: parents, and a generation of 1 + the highest parent's."""
+
+    __tablename__ = "musehub_commit_graph"
+
+    commit_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    parent_ids: Mapped[list[str]] = mapped_column(IdList, default=list)
+    generation: Mapped[int] = mapped_column(BigInteger, default=1)
+    snapshot_id: Mapped[str | None] = mapped_column(Id)
+
+
+class MusehubSnapshot(Base):
+    """A manifest, once for the hub."""
+
+    __tablename__ = "musehub_snapshot"
+
+    snapshot_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    directories: Mapped[list[str]] = mapped_column(JSON, default=list)
+    manifest_blob: Mapped[bytes] = mapped_column(LargeBinary)
+    entry_count: Mapped[int] = mapped_column(Integer, default=0)
+    created_at: Mapped[datetime] = mapped_column(Instant, default=_now)
+
+
+class MusehubSnapshotRef(Base):
+    """A repo holds a snapshot."""
+
+    __tablename__ = "musehub_snapshot_ref"
+
+    repo_id: Mapped[str] = mapped_column(RepoId, primary_key=True)
+    snapshot_id: Mapped[str] = mapped_column(Id, primary_key=True)
+
+
+class MusehubObject(Base):
+    """A blob, once for the hub."""
+
+    __tablename__ = "musehub_object"
+
+    object_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    path: Mapped[str] = mapped_column(Text, default="")
+    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    storage_uri: Mapped[str] = mapped_column(Text, default="")
+    content_cache: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+class MusehubObjectRef(Base):
+    """A repo holds a blob: made only from bytes that were uploaded to that repo and hashed (ATTACKS S04, S08)."""
+
+    __tablename__ = "musehub_object_ref"
+
+    repo_id: Mapped[str] = mapped_column(RepoId, primary_key=True)
+    object_id: Mapped[str] = mapped_column(Id, primary_key=True)
+
+
+class MusehubMPackIndex(Base):
+    """Which mpack holds an entity, and where; frame, offset and size are null in rows written by hand."""
+
+    __tablename__ = "musehub_mpack_index"
+    __table_args__ = (Index(None, "mpack_id"),)
+
+    entity_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    mpack_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    entity_type: Mapped[str] = mapped_column(String(16), default="object")
+    frame: Mapped[int | None] = mapped_column(Integer)
+    frame_offset: Mapped[int | None] = mapped_column(BigInteger)
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class MusehubMPack(Base):
+    """A pushed mpack that object storage keeps, and how far its indexing is."""
+
+    __tablename__ = "musehub_mpack"
+    __table_args__ = (Index(None, "index_state"),)
+
+    mpack_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    commit_count: Mapped[int] = mapped_column(Integer, default=0)
+    snapshot_count: Mapped[int] = mapped_column(Integer, default=0)
+    blob_count: Mapped[int] = mapped_column(Integer, default=0)
+    storage_uri: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[datetime] = mapped_column(Instant, default=_now)
+    index_state: Mapped[str] = mapped_column(String(16), default="pending")
+    """`pending`, `done` or `failed`."""
+    index_error: Mapped[str | None] = mapped_column(Text)
+    indexed_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class MusehubMPackRef(Base):
+    """An mpack was pushed to a repo."""
+
+    __tablename__ = "musehub_mpack_ref"
+
+    repo_id: Mapped[str] = mapped_column(RepoId, primary_key=True)
+    mpack_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    user_id: Mapped[str] = mapped_column(String(255), default="")
+    created_at: Mapped[datetime] = mapped_column(Instant, default=_now)
+
+
+class MusehubUpload(Base):
+    """A ticket: this user may upload this mpack for this repo until it expires (ATTACKS S12, S13)."""
+
+    __tablename__ = "musehub_upload"
+    __table_args__ = (Index(None, "repo_id", "mpack_id"), Index(None, "expires_at"))
+
+    upload_key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    repo_id: Mapped[str] = mapped_column(RepoId)
+    user_id: Mapped[str] = mapped_column(String(255))
+    mpack_id: Mapped[str] = mapped_column(Id)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(Instant, default=_now)
+    expires_at: Mapped[datetime] = mapped_column(Instant)

@@ -1,0 +1,133 @@
+"""Upload tickets, pushed mpacks and their indexing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import delete, select, update
+
+from musehub_plugin.store.models import MusehubMPack, MusehubMPackRef, MusehubUpload
+from musehub_plugin.store.session import Database
+
+
+def repo_holds_mpack(db: Database, repo_id: str, mpack_id: str) -> bool:
+    """Say whether this mpack was pushed to this repo."""
+    return (
+        db.execute(
+            select(MusehubMPackRef.mpack_id).where(
+                MusehubMPackRef.repo_id == repo_id, MusehubMPackRef.mpack_id == mpack_id
+            )
+        ).first()
+        is not None
+    )
+
+
+def add_ticket(
+    db: Database,
+    *,
+    upload_key: str,
+    repo_id: str,
+    user_id: str,
+    mpack_id: str,
+    size_bytes: int,
+    expires_at: datetime,
+) -> None:
+    """Record that a user may upload an mpack for a repo until `expires_at`."""
+    db.insert_new(
+        MusehubUpload,
+        [
+            {
+                "upload_key": upload_key,
+                "repo_id": repo_id,
+                "user_id": user_id,
+                "mpack_id": mpack_id,
+                "size_bytes": size_bytes,
+                "expires_at": expires_at,
+            }
+        ],
+    )
+
+
+def ticket_keys(db: Database, *, repo_id: str, user_id: str, mpack_id: str) -> list[str]:
+    """Return the keys of tickets that still hold for exactly this repo, user and mpack, the newest first."""
+    return list(
+        db.execute(
+            select(MusehubUpload.upload_key)
+            .where(
+                MusehubUpload.repo_id == repo_id,
+                MusehubUpload.user_id == user_id,
+                MusehubUpload.mpack_id == mpack_id,
+                MusehubUpload.expires_at > datetime.now(UTC),
+            )
+            .order_by(MusehubUpload.created_at.desc(), MusehubUpload.upload_key)
+        ).scalars()
+    )
+
+
+def drop_tickets(db: Database, upload_keys: list[str]) -> None:
+    """Forget tickets that have been used."""
+    db.change(
+        delete(MusehubUpload)
+        .where(MusehubUpload.upload_key.in_(upload_keys))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def add_mpack(
+    db: Database,
+    *,
+    repo_id: str,
+    user_id: str,
+    mpack_id: str,
+    size_bytes: int,
+    commit_count: int,
+    snapshot_count: int,
+    blob_count: int,
+    storage_uri: str,
+) -> None:
+    """Record a pushed mpack as waiting to be indexed, and this repo's hold on it."""
+    db.insert_new(
+        MusehubMPack,
+        [
+            {
+                "mpack_id": mpack_id,
+                "size_bytes": size_bytes,
+                "commit_count": commit_count,
+                "snapshot_count": snapshot_count,
+                "blob_count": blob_count,
+                "storage_uri": storage_uri,
+            }
+        ],
+    )
+    db.insert_new(MusehubMPackRef, [{"repo_id": repo_id, "mpack_id": mpack_id, "user_id": user_id}])
+
+
+def index_state(db: Database, mpack_id: str) -> str | None:
+    """Return `pending`, `done` or `failed`, or None where no such mpack was pushed."""
+    return db.execute(select(MusehubMPack.index_state).where(MusehubMPack.mpack_id == mpack_id)).scalar()
+
+
+def set_index_state(db: Database, mpack_id: str, state: str, error: str | None = None) -> None:
+    """Record how far the indexing of an mpack is."""
+    db.change(
+        update(MusehubMPack)
+        .where(MusehubMPack.mpack_id == mpack_id)
+        .values(
+            index_state=state,
+            index_error=error,
+            indexed_at=datetime.now(UTC) if state == "done" else None,
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+def pending_mpacks(db: Database, limit: int = 1_000) -> list[str]:
+    """Return mpacks that wait to be indexed, the oldest first."""
+    return list(
+        db.execute(
+            select(MusehubMPack.mpack_id)
+            .where(MusehubMPack.index_state == "pending")
+            .order_by(MusehubMPack.created_at, MusehubMPack.mpack_id)
+            .limit(limit)
+        ).scalars()
+    )

@@ -1,0 +1,77 @@
+"""Repos and branches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
+
+from musehub_plugin.store.models import MusehubBranch, MusehubRepo
+from musehub_plugin.store.session import Database
+
+
+@dataclass(frozen=True)
+class RepoRecord:
+    """A repo from the plugin's own table, as `repo_loader` of a host would give it."""
+
+    repo_id: str
+    owner: str
+    slug: str
+    visibility: str
+    owner_user_id: str | None
+    default_branch: str
+
+
+def find_repo(db: Database, owner: str, slug: str) -> RepoRecord | None:
+    """Return the repo of that name, or None where there is none or it was deleted. One statement."""
+    row = db.execute(
+        select(
+            MusehubRepo.repo_id,
+            MusehubRepo.owner,
+            MusehubRepo.slug,
+            MusehubRepo.visibility,
+            MusehubRepo.owner_user_id,
+            MusehubRepo.default_branch,
+        ).where(MusehubRepo.owner == owner, MusehubRepo.slug == slug, MusehubRepo.deleted_at.is_(None))
+    ).first()
+    return None if row is None else RepoRecord(*row)
+
+
+def default_branch(db: Database, repo_id: str) -> str | None:
+    """Return what the plugin's own table says is the default branch, or None where the repo is not in it."""
+    return db.execute(select(MusehubRepo.default_branch).where(MusehubRepo.repo_id == repo_id)).scalar()
+
+
+def branch_heads(db: Database, repo_id: str) -> dict[str, str]:
+    """Return `{name: head commit id}` of a repo, by name."""
+    rows = db.execute(
+        select(MusehubBranch.name, MusehubBranch.head_commit_id)
+        .where(MusehubBranch.repo_id == repo_id)
+        .order_by(MusehubBranch.name)
+    )
+    return {name: head for name, head in rows}
+
+
+def lock_branch(db: Database, repo_id: str, name: str, new_head: str) -> str | None:
+    """Lock a branch until the transaction ends, and return its head; None where this call made it, at `new_head`.
+
+    A branch that does not exist is made at once: of two pushes that create it, the second waits here for the first.
+    """
+    if db.insert_one(MusehubBranch, {"repo_id": repo_id, "name": name, "head_commit_id": new_head}):
+        return None
+    head: str = db.execute(
+        select(MusehubBranch.head_commit_id)
+        .where(MusehubBranch.repo_id == repo_id, MusehubBranch.name == name)
+        .with_for_update()
+    ).scalar_one()
+    return head
+
+
+def move_branch(db: Database, repo_id: str, name: str, head: str) -> None:
+    """Point a branch at `head`."""
+    db.change(
+        update(MusehubBranch)
+        .where(MusehubBranch.repo_id == repo_id, MusehubBranch.name == name)
+        .values(head_commit_id=head)
+        .execution_options(synchronize_session=False)
+    )

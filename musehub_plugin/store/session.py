@@ -1,0 +1,87 @@
+"""Statements against the host's session.
+
+Everything that says SQL goes through `Database`, for two reasons: a Core statement would silently go to the host's
+default engine where the plugin's tables live on a bind key, and the two supported databases spell an insert that
+leaves existing rows alone in dialects of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, Executable, Result, Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session, scoped_session
+
+from musehub_plugin.store.models import Base, MusehubRepo
+
+# How many ids one statement names: far under SQLite's 32,766 and PostgreSQL's 65,535 parameters.
+ID_BATCH = 10_000
+# How many rows one INSERT carries.
+ROW_BATCH = 5_000
+
+
+class Database:
+    """One unit of work: the host's session, with statements routed to where the plugin's tables are.
+
+    Args:
+        session: the host's `db.session`, or any SQLAlchemy session.
+    """
+
+    def __init__(self, session: Session | scoped_session[Session]) -> None:
+        self.session = session
+
+    @property
+    def dialect(self) -> str:
+        """`postgresql` or `sqlite`."""
+        return self.session.get_bind(**_ROUTE).dialect.name
+
+    def execute(self, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None) -> Result[Any]:
+        """Run a statement; `rows` makes it an executemany."""
+        return self.session.execute(statement, rows, bind_arguments=dict(_ROUTE))
+
+    def change(self, statement: Executable) -> int:
+        """Run an UPDATE or DELETE and return how many rows it touched."""
+        return cast("CursorResult[Any]", self.execute(statement)).rowcount
+
+    def insert_new(self, model: type[Base], rows: Iterable[Mapping[str, Any]]) -> None:
+        """Insert rows, leaving those that exist as they are.
+
+        Rows are inserted in the order of their primary keys: two pushes that bring the same rows in different orders
+        would otherwise wait for each other in PostgreSQL until one is killed (ATTACKS R11).
+        """
+        keys = [column.name for column in cast(Table, model.__table__).primary_key]
+        ordered = sorted(rows, key=lambda row: [row[key] for key in keys])
+        statement = self._insert(model)
+        for start in range(0, len(ordered), ROW_BATCH):
+            self.execute(statement, ordered[start : start + ROW_BATCH])
+
+    def insert_one(self, model: type[Base], row: Mapping[str, Any]) -> bool:
+        """Insert a row unless it exists, and say whether it was inserted.
+
+        On PostgreSQL this waits for a transaction that is inserting the same key.
+        """
+        return self.change(self._insert(model).values(**row)) == 1
+
+    def _insert(self, model: type[Base]) -> postgresql.Insert | sqlite.Insert:
+        insert = postgresql.insert if self.dialect == "postgresql" else sqlite.insert
+        return insert(cast(Table, model.__table__)).on_conflict_do_nothing()
+
+    def commit(self) -> None:
+        """Make the unit of work permanent."""
+        self.session.commit()
+
+    def rollback(self) -> None:
+        """Undo the unit of work."""
+        self.session.rollback()
+
+
+def batches(items: Iterable[str], size: int = ID_BATCH) -> Iterator[list[str]]:
+    """Yield `items` in sorted lists of at most `size`."""
+    ordered = sorted(items)
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
+
+
+_ROUTE: Mapping[str, Any] = {"mapper": MusehubRepo}
