@@ -1,8 +1,8 @@
 """What the plugin asks of object storage.
 
-`Storage` is the contract's section 6: third parties implement it, nothing more is ever required. What else a backend
-can do is found by `isinstance` against the capability protocols below; where a backend lacks one, the plugin does the
-same work through `Storage` alone, with more memory or one more hop.
+`Storage` is the contract's section 6: third parties implement it, nothing more is ever required. What else a
+backend can do is found by `isinstance` against the capability protocols below; where a backend lacks one, the
+plugin does the same work through `Storage` alone, with more memory or one more hop.
 """
 
 from __future__ import annotations
@@ -11,15 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, runtime_checkable
 
+from musehub_plugin.errors import Invalid
+from musehub_plugin.ids import is_hex, is_id, to_hex
+from musehub_plugin.storage.signing import UrlSigner
+
 
 class Storage(Protocol):
     """Blobs and mpacks by content address.
 
-    Methods raise `musehub_plugin.errors.StorageUnavailable` where the store does not answer; absence is not an error.
+    Methods raise `musehub_plugin.errors.StorageUnavailable` where the store does not answer; absence is no
+    error. Storing an id again replaces the bytes at once: a reader sees the old ones or the new ones, never a
+    mixture.
     """
 
     supports_presign: bool
-    """Whether `presign_get` and `presign_mpack_get` give URLs that a client can fetch without the plugin's help."""
+    """Whether the `presign_...` methods give URLs that a client can fetch."""
 
     def put(self, oid: str, data: bytes) -> str:
         """Store a blob and return its URI for the record (`storage_uri`); storing it again is harmless."""
@@ -55,7 +61,10 @@ class StreamsMPacks(Protocol):
     """A backend that moves mpacks without holding them in memory."""
 
     def open_mpack(self, mpack_id: str) -> BinaryIO | None:
-        """Return the mpack as a seekable binary file (reads may be range requests), or None where it is not stored."""
+        """Return the mpack as a seekable binary file, or None where it is not stored.
+
+        Reads may be range requests. They all see one version of the file, or raise `StorageUnavailable`.
+        """
         ...
 
     def put_mpack_file(self, mpack_id: str, file: BinaryIO) -> str:
@@ -77,6 +86,18 @@ class PresignedUpload:
     """Headers that the client must send exactly, since they are signed."""
 
 
+class UploadMissing(Invalid):
+    """Nothing was uploaded under this key, or it was replaced after it had been looked at."""
+
+    code = "upload-missing"
+
+
+class UploadRefused(Invalid):
+    """Uploaded bytes are not those that the URL was signed for; the text says how."""
+
+    code = "upload-refused"
+
+
 @runtime_checkable
 class TakesUploads(Protocol):
     """A backend to which clients upload by themselves, into a staging area that nothing else reads.
@@ -84,20 +105,73 @@ class TakesUploads(Protocol):
     `key` is 64 lowercase hex digits chosen by the plugin at random, never derived from what a client sent.
     """
 
-    def presign_upload(self, key: str, *, mpack_id: str, size_bytes: int, ttl_seconds: int) -> PresignedUpload:
-        """Return a URL that takes exactly these bytes: the checksum and, where the store can, the size are signed."""
+    def presign_upload(
+        self, key: str, *, mpack_id: str, size_bytes: int, ttl_seconds: int
+    ) -> PresignedUpload:
+        """Return a URL that takes exactly these bytes.
+
+        The checksum and the size are signed; a store that ignores one of them takes other bytes, so that what
+        was uploaded must be hashed before it is believed.
+        """
         ...
 
     def open_upload(self, key: str) -> BinaryIO | None:
         """Return what was uploaded under `key` as a seekable binary file, or None where nothing was."""
         ...
 
-    def promote_upload(self, key: str, mpack_id: str) -> str:
-        """Make the upload the mpack `mpack_id` (server-side copy where possible) and return its URI."""
+    def promote_upload(self, key: str, mpack_id: str, *, version: str | None = None) -> str:
+        """Make the upload the mpack `mpack_id` (server-side copy where possible) and return its URI.
+
+        The upload stays until `delete_upload`, so that a promotion that was interrupted can be repeated.
+
+        Args:
+            key: the upload's key.
+            mpack_id: the id that its bytes were found to have.
+            version: `upload_version` of the file that was hashed; an upload replaced since is not promoted.
+
+        Raises:
+            UploadMissing: there is no such upload, or it is another version.
+        """
         ...
 
     def delete_upload(self, key: str) -> None:
         """Forget the upload; absence is no error."""
+        ...
+
+
+@runtime_checkable
+class ServedByPlugin(Protocol):
+    """A backend whose signed URLs lead to the plugin's own storage routes."""
+
+    @property
+    def signer(self) -> UrlSigner:
+        """Makes and checks this backend's URLs."""
+        ...
+
+    def use_signer(self, signer: UrlSigner) -> None:
+        """Take the app's signer, unless the backend was built with one of its own."""
+        ...
+
+    def open_blob(self, oid: str) -> BinaryIO | None:
+        """Return a blob as a seekable binary file, or None where it is not stored."""
+        ...
+
+    def open_mpack(self, mpack_id: str) -> BinaryIO | None:
+        """Return an mpack as a seekable binary file, or None where it is not stored."""
+        ...
+
+    def receive_upload(self, key: str, file: BinaryIO, *, size: int | None, digest: str | None) -> None:
+        """Store what a client uploads.
+
+        Args:
+            key: the key of the grant.
+            file: the request's body; no more than `size` + 1 bytes of it are read.
+            size: bytes that it must have, or None.
+            digest: SHA-256 in hex that it must have, or None.
+
+        Raises:
+            UploadRefused: size or digest differ; nothing is stored.
+        """
         ...
 
 
@@ -119,5 +193,37 @@ class Pings(Protocol):
     """A backend that can say whether it is there."""
 
     def ping(self) -> None:
-        """Return where the store answers and the credentials hold; raise `StorageUnavailable` with the reason else."""
+        """Return where the store answers and the credentials hold.
+
+        Raises:
+            StorageUnavailable: they do not; the text says why, for an operator.
+        """
         ...
+
+
+def upload_version(file: BinaryIO) -> str | None:
+    """Return what tells the version of an upload that `open_upload` returned, or None where nothing does."""
+    version = getattr(file, "version", None)
+    return version if isinstance(version, str) else None
+
+
+def stored_name(identifier: str) -> str:
+    """Return the 64 hex digits under which an id is stored.
+
+    Raises:
+        ValueError: `identifier` is no id; a storage name never comes from anything else.
+    """
+    if not is_id(identifier):
+        raise ValueError(f"not an id: {identifier!r:.100}")
+    return to_hex(identifier)
+
+
+def upload_name(key: str) -> str:
+    """Return an upload's key, checked.
+
+    Raises:
+        ValueError: `key` is not 64 lowercase hex digits.
+    """
+    if not is_hex(key):
+        raise ValueError(f"not an upload key: {key!r:.100}")
+    return key
