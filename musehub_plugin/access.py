@@ -62,7 +62,7 @@ class Identity:
             raise ValueError("Identity.user_id must not be empty")
 
 
-class InvalidCredentials(Exception):  # noqa: N818 - the contract's name for it
+class InvalidCredentials(Exception):
     """Raised by an identity loader: credentials are present and bad; the caller gets a 401.
 
     The message is for the host's own tests and logs; it is never sent and the plugin never logs it.
