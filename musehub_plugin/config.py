@@ -6,6 +6,8 @@ from a dictionary. A wrong value raises `ConfigError` with the name of the key a
 
 from __future__ import annotations
 
+import difflib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from musehub_plugin.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 # SigV4 refuses longer lives; the client side of minio raises, boto would sign a URL that the store rejects.
 MAX_PRESIGN_TTL = 7 * 24 * 3600
@@ -72,15 +76,15 @@ def make_settings(config: Mapping[str, Any], *, default_storage: str) -> Setting
         default_storage: the storage URL where `MUSEHUB_STORAGE` is unset.
 
     Raises:
-        ConfigError: a key is unknown or its value is wrong; the message names the key.
+        ConfigError: a key is misspelled or its value is wrong; the message names the key.
     """
     known = {f.name for f in fields(Settings)}
     given = {key[len("MUSEHUB_") :].lower(): value for key, value in config.items() if key.startswith("MUSEHUB_")}
     values: dict[str, Any] = {"storage": default_storage}
     for name, value in given.items():
-        if name not in known and name not in _EXPANDED_ELSEWHERE:
-            raise ConfigError(f"MUSEHUB_{name.upper()}: no such setting. {_nearest(name, known)}")
-        if value is not None and name in known:
+        if name not in known:
+            _refuse_misspelled(name, known)
+        elif value is not None:
             values[name] = value
     checked = {name: _CHECKS.get(name, _as_is)(f"MUSEHUB_{name.upper()}", value) for name, value in values.items()}
     settings = Settings(**checked)
@@ -88,11 +92,12 @@ def make_settings(config: Mapping[str, Any], *, default_storage: str) -> Setting
     return settings
 
 
-def _nearest(name: str, known: set[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"Did you mean MUSEHUB_{close[0].upper()}?" if close else "See docs/operators.md for the list."
+def _refuse_misspelled(name: str, known: set[str]) -> None:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    if close:
+        raise ConfigError(f"MUSEHUB_{name.upper()}: no such setting; did you mean MUSEHUB_{close[0].upper()}?")
+    # A key of a later release must not keep an earlier one from starting when an operator rolls back.
+    logger.warning("MUSEHUB_%s: no such setting, ignored", name.upper())
 
 
 def _as_is(key: str, value: Any) -> Any:
@@ -239,10 +244,6 @@ _CHECKS: dict[str, Any] = {
         )
     },
 }
-
-# Keys that other code reads: the ready-made identity loaders.
-_EXPANDED_ELSEWHERE = frozenset({"jwt_keys", "jwt_algorithms", "jwt_issuer", "jwt_audience"})
-
 
 def _check_together(settings: Settings) -> None:
     if isinstance(settings.storage, str) and settings.storage.startswith("s3://"):

@@ -102,6 +102,16 @@ def add_mpack(
     db.insert_new(MusehubMPackRef, [{"repo_id": repo_id, "mpack_id": mpack_id, "user_id": user_id}])
 
 
+def counts(db: Database, mpack_id: str) -> tuple[int, int, int]:
+    """Return how many commits, snapshots and blobs a pushed mpack holds."""
+    row = db.execute(
+        select(MusehubMPack.commit_count, MusehubMPack.snapshot_count, MusehubMPack.blob_count).where(
+            MusehubMPack.mpack_id == mpack_id
+        )
+    ).one()
+    return row.commit_count, row.snapshot_count, row.blob_count
+
+
 def index_state(db: Database, mpack_id: str) -> str | None:
     """Return `pending`, `done` or `failed`, or None where no such mpack was pushed."""
     return db.execute(select(MusehubMPack.index_state).where(MusehubMPack.mpack_id == mpack_id)).scalar()

@@ -1,0 +1,141 @@
+"""The bytes of a repo's blobs, from wherever they are.
+
+A blob comes from its row's `content_cache`, else from an mpack that the index names, else from storage by its id.
+Whatever the place, bytes that do not hash to the id are never used: the next place is tried, and the log says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+from musehub_plugin.errors import StorageUnavailable, Unavailable
+from musehub_plugin.ids import blob_id
+from musehub_plugin.mpack import MPackError, MPackReader
+from musehub_plugin.storage.base import Storage
+from musehub_plugin.storage.uploads import open_mpack
+from musehub_plugin.store import contents
+from musehub_plugin.store.session import Database
+
+logger = logging.getLogger(__name__)
+
+# Rows may hold whole contents, so few are asked for at once.
+_BATCH = 256
+# Each open mpack holds a few decompressed frames of up to 16 MiB.
+_OPEN_MPACKS = 4
+
+
+class BlobReader:
+    """Reads blobs that one repo holds.
+
+    Args:
+        db: the unit of work.
+        storage: object storage.
+        repo_id: the repo; a blob that it does not hold is not read, wherever else it may be.
+        retry_after: seconds that the caller of a fetch is told to wait where a blob is not indexed yet.
+    """
+
+    def __init__(self, db: Database, storage: Storage, repo_id: str, *, retry_after: int) -> None:
+        self._db = db
+        self._storage = storage
+        self._repo_id = repo_id
+        self._retry_after = retry_after
+        self._open: OrderedDict[str, _OpenMPack | None] = OrderedDict()
+
+    def read(self, object_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield `(object_id, content)` in the order given.
+
+        Raises:
+            Unavailable: a blob is nowhere to be found, such as one whose mpack is not indexed yet.
+            StorageUnavailable: a blob could not be found, and a place where it may be did not answer.
+        """
+        for start in range(0, len(object_ids), _BATCH):
+            batch = object_ids[start : start + _BATCH]
+            sources = contents.blob_sources(self._db, self._repo_id, batch)
+            if len(sources) < len(batch):
+                raise self._not_indexed()
+            for object_id in batch:
+                yield object_id, self._read_one(object_id, sources[object_id])
+
+    def _read_one(self, object_id: str, source: contents.BlobSource) -> bytes:
+        if source.content_cache is not None:
+            if blob_id(source.content_cache) == object_id:
+                return source.content_cache
+            logger.error("integrity: the cached content of %s does not hash to it", object_id)
+        outage: StorageUnavailable | None = None
+        # A pack that is open already has the neighbours of this blob decompressed.
+        for location in sorted(source.locations, key=lambda place: place.mpack_id not in self._open):
+            try:
+                content = self._from_mpack(object_id, location)
+            except StorageUnavailable as error:
+                outage = error
+                continue
+            if content is not None:
+                return content
+        try:
+            content = self._storage.get(object_id)
+        except StorageUnavailable as error:
+            raise outage or error from None
+        if content is not None:
+            if blob_id(content) == object_id:
+                return content
+            logger.error("integrity: the stored blob %s does not hash to its id", object_id)
+        if outage is not None:
+            raise outage
+        raise self._not_indexed()
+
+    def _from_mpack(self, object_id: str, location: contents.Location) -> bytes | None:
+        mpack = self._mpack(location.mpack_id)
+        if mpack is None:
+            logger.error("integrity: %s is indexed in mpack %s, which is not in storage", object_id, location.mpack_id)
+            return None
+        try:
+            content = mpack.read(object_id, location)
+        except MPackError as error:
+            logger.error("integrity: mpack %s cannot be read: %s", location.mpack_id, error)
+            return None
+        if content is None or blob_id(content) != object_id:
+            logger.error("integrity: %s is not where mpack %s is said to hold it", object_id, location.mpack_id)
+            return None
+        return content
+
+    def _mpack(self, mpack_id: str) -> _OpenMPack | None:
+        if mpack_id not in self._open:
+            file = open_mpack(self._storage, mpack_id)
+            try:
+                self._open[mpack_id] = None if file is None else _OpenMPack(MPackReader(file))
+            except MPackError as error:
+                logger.error("integrity: mpack %s cannot be read: %s", mpack_id, error)
+                self._open[mpack_id] = None
+            if len(self._open) > _OPEN_MPACKS:
+                self._open.popitem(last=False)
+        self._open.move_to_end(mpack_id)
+        return self._open[mpack_id]
+
+    def _not_indexed(self) -> Unavailable:
+        return Unavailable(
+            "What was pushed last is still being indexed. Ask again in a moment.",
+            code="not-indexed",
+            retry_after=self._retry_after,
+        )
+
+
+class _OpenMPack:
+    def __init__(self, reader: MPackReader) -> None:
+        self._reader = reader
+        self._places: dict[str, tuple[int, int, int]] | None = None
+
+    def read(self, object_id: str, location: contents.Location) -> bytes | None:
+        if location.frame is None or location.frame_offset is None or location.size_bytes is None:
+            # An index row written by hand says only which mpack: the mpack's own directory knows the rest.
+            place = self._directory().get(object_id)
+            return None if place is None else self._reader.read_blob(*place)
+        return self._reader.read_blob(location.frame, location.frame_offset, location.size_bytes)
+
+    def _directory(self) -> dict[str, tuple[int, int, int]]:
+        if self._places is None:
+            self._places = {
+                entry.object_id: (entry.frame, entry.offset, entry.size) for entry in self._reader.directory()
+            }
+        return self._places

@@ -1,0 +1,170 @@
+"""`MuseHub`: what a host creates and initialises."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+from pathlib import Path
+from typing import TypeVar
+
+from flask import Flask, has_request_context, request
+from flask_sqlalchemy import SQLAlchemy
+
+from musehub_plugin.access import Access, AccessPolicy, Hooks, IdentityLoader, RepoLoader
+from musehub_plugin.config import Settings, make_settings
+from musehub_plugin.hub import EXTENSION_KEY, Hub
+from musehub_plugin.storage import FileStorage, UrlSigner, make_storage
+from musehub_plugin.store.host_migrations import protect_from_autogenerate
+from musehub_plugin.store.repos import find_repo
+from musehub_plugin.store.session import Database
+from musehub_plugin.web.blueprint import make_blueprint
+from musehub_plugin.web.storage_routes import make_storage_blueprint
+
+logger = logging.getLogger(__name__)
+
+_LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?")
+
+_I = TypeVar("_I", bound=IdentityLoader)
+_R = TypeVar("_R", bound=RepoLoader)
+_P = TypeVar("_P", bound=AccessPolicy)
+
+
+class MuseHub:
+    """Gives a Flask app Muse hosting.
+
+        musehub = MuseHub()
+        musehub.init_app(app, db)
+
+    One instance may serve several apps: state is per app, in `app.extensions["musehub"]`; hooks are the instance's.
+
+    Args:
+        app: initialise this app at once.
+        db: the host's Flask-SQLAlchemy instance; see `init_app`.
+    """
+
+    def __init__(self, app: Flask | None = None, db: SQLAlchemy | None = None) -> None:
+        self._hooks = Hooks()
+        if app is not None:
+            self.init_app(app, db)
+
+    def identity_loader(self, load: _I) -> _I:
+        """Register the hook that says who is calling.
+
+        `load(request)` returns an `Identity`, or None for an anonymous caller, or raises `InvalidCredentials` for
+        credentials that are present and bad. Without a hook every caller is anonymous.
+        """
+        self._hooks.load_identity = load
+        return load
+
+    def repo_loader(self, load: _R) -> _R:
+        """Register the hook that finds a repo in the host's own tables.
+
+        `load(owner, slug)` returns anything with `repo_id`, `owner`, `slug`, `visibility` and `owner_user_id` (and,
+        where it is not "main", `default_branch`), or None. Without a hook the plugin's own table is asked.
+        """
+        self._hooks.load_repo = load
+        return load
+
+    def access_policy(self, may: _P) -> _P:
+        """Register the hook that decides.
+
+        `may(identity, action, repo)` returns True to allow; `action` is "read", "write" or "admin". Without a hook a
+        public repo is readable by all, and everything else is the owner's.
+        """
+        self._hooks.policy = may
+        return may
+
+    def init_app(self, app: Flask, db: SQLAlchemy | None = None) -> None:
+        """Add the plugin to an app. Nothing is connected to.
+
+        Args:
+            app: the host's app. Its `MUSEHUB_*` keys are read and checked now (`musehub_plugin.config.Settings` lists
+                them), and so is `SECRET_KEY`.
+            db: the host's Flask-SQLAlchemy instance; left out, the one registered on `app`, and where there is none,
+                one of the plugin's own on `SQLALCHEMY_DATABASE_URI` or a SQLite file in the instance folder.
+
+        Raises:
+            RuntimeError: the plugin is on this app already.
+            ConfigError: a setting is wrong; the message names the key.
+        """
+        if EXTENSION_KEY in app.extensions:
+            raise RuntimeError(
+                "musehub-plugin is already initialised on this app: keep one MuseHub and call init_app once per app."
+            )
+        settings = make_settings(app.config, default_storage=_default_storage(app))
+        database = db or app.extensions.get("sqlalchemy") or _own_database(app)
+        signer = UrlSigner(
+            _signing_keys(app, settings),
+            lambda: _base_url(app, settings),
+            prefix=f"{settings.ops_prefix}/storage",
+        )
+        storage = make_storage(settings, signer)
+        access = Access(self._hooks, lambda owner, slug: find_repo(Database(database.session), owner, slug))
+        app.extensions[EXTENSION_KEY] = Hub(settings, database, storage, signer, access, self._hooks)
+
+        blueprint = make_blueprint(settings.url_prefix)
+        storage_blueprint = make_storage_blueprint(settings.ops_prefix)
+        app.register_blueprint(blueprint)
+        app.register_blueprint(storage_blueprint)
+        csrf = app.extensions.get("csrf")
+        if csrf is not None:
+            # Every POST needs a content type that no form can send, which is what a token would prove.
+            csrf.exempt(blueprint)
+            csrf.exempt(storage_blueprint)
+        protect_from_autogenerate(app)
+
+
+def _default_storage(app: Flask) -> str:
+    return (Path(app.instance_path) / "musehub-storage").as_uri()
+
+
+def _own_database(app: Flask) -> SQLAlchemy:
+    if not app.config.get("SQLALCHEMY_DATABASE_URI") and not app.config.get("SQLALCHEMY_BINDS"):
+        app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite:///musehub.db"
+    database = SQLAlchemy()
+    database.init_app(app)
+    return database
+
+
+def _signing_keys(app: Flask, settings: Settings) -> list[bytes]:
+    """Return the keys of the plugin's own signed URLs: configured, else derived from SECRET_KEY, else kept in files."""
+    if settings.signing_keys:
+        return list(settings.signing_keys)
+    secret = app.config.get("SECRET_KEY")
+    if secret:
+        older = app.config.get("SECRET_KEY_FALLBACKS") or []
+        return [_derived_key(item) for item in (secret, *older)]
+    if isinstance(settings.storage, FileStorage):
+        return [settings.storage.own_key()]
+    if isinstance(settings.storage, str) and settings.storage.startswith("file:"):
+        return [FileStorage.at_url(settings.storage).own_key()]
+    logger.debug("no SECRET_KEY: URLs that the plugin signs hold for this process only")
+    return [secrets.token_bytes(32)]
+
+
+def _derived_key(secret: str | bytes) -> bytes:
+    key = secret.encode() if isinstance(secret, str) else secret
+    return hmac.new(key, b"musehub storage urls", hashlib.sha256).digest()
+
+
+def _base_url(app: Flask, settings: Settings) -> str:
+    """Return scheme and host for URLs that lead back to the plugin.
+
+    They come from the configuration. A Host header is believed only where it names this very machine, so that a first
+    look on a laptop works without any (ATTACKS S85).
+    """
+    if settings.public_url:
+        return settings.public_url
+    if not has_request_context():
+        return "http://localhost"
+    mount = request.environ.get("SCRIPT_NAME", "").rstrip("/")
+    host = request.environ.get("HTTP_HOST", "")
+    if _LOOPBACK.fullmatch(host):
+        return f"{request.scheme}://{host}{mount}"
+    logger.warning(
+        "MUSEHUB_PUBLIC_URL is not set: URLs of files that the plugin serves name the address of this server"
+    )
+    return f"{request.scheme}://{request.environ['SERVER_NAME']}:{request.environ['SERVER_PORT']}{mount}"

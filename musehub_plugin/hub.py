@@ -1,0 +1,51 @@
+"""What one app's plugin consists of, once `init_app` has put it together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from flask import Flask, current_app
+from flask_sqlalchemy import SQLAlchemy
+
+from musehub_plugin.access import Access, Hooks
+from musehub_plugin.config import Settings
+from musehub_plugin.storage.base import Storage
+from musehub_plugin.storage.signing import UrlSigner
+from musehub_plugin.store.session import Database
+
+EXTENSION_KEY = "musehub"
+
+
+@dataclass(frozen=True)
+class Hub:
+    """One app's plugin: settings, parts and hooks. It lives in `app.extensions["musehub"]`."""
+
+    settings: Settings
+    sqlalchemy: SQLAlchemy
+    storage: Storage
+    signer: UrlSigner
+    access: Access
+    hooks: Hooks
+
+    def database(self) -> Database:
+        """Return a unit of work on the host's session of the current app context."""
+        return Database(self.sqlalchemy.session)
+
+
+def current_hub() -> Hub:
+    """Return the hub of the current app.
+
+    Raises:
+        RuntimeError: the plugin is not initialised on the app.
+    """
+    hub = current_app.extensions.get(EXTENSION_KEY)
+    if hub is None:
+        raise RuntimeError("musehub-plugin is not initialised on this app: call MuseHub().init_app(app, db)")
+    return cast(Hub, hub)
+
+
+def current_app_object() -> Flask:
+    """Return the current app itself, as the sender of a signal: the proxy would not compare equal to it."""
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the proxy's own method
+    return app

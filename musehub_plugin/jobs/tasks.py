@@ -1,0 +1,12 @@
+"""What a worker runs. Arguments are ids and nothing else, so that Redis never holds code or secrets."""
+
+from __future__ import annotations
+
+from musehub_plugin.hub import current_hub
+from musehub_plugin.index import index_mpack
+
+
+def index(mpack_id: str) -> int:
+    """Run `mpack.index` in the app context that the worker provides; return how many blobs were indexed."""
+    hub = current_hub()
+    return index_mpack(hub, hub.database(), mpack_id)

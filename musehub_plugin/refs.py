@@ -1,0 +1,104 @@
+"""Refs and negotiation: what a repo's branches are, and which of the caller's commits it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from musehub_plugin import graph
+from musehub_plugin.access import Repo
+from musehub_plugin.errors import NotFound
+from musehub_plugin.store import commits as commit_store
+from musehub_plugin.store import repos
+from musehub_plugin.store.session import Database
+
+# What the server offers beyond the contract's section 2; empty until there is something.
+CAPABILITIES: tuple[str, ...] = ()
+
+MAX_BRANCH_BYTES = 255
+
+
+@dataclass(frozen=True)
+class Refs:
+    """The members of the answer to a request for refs."""
+
+    repo_id: str
+    default_branch: str
+    branch_heads: dict[str, str]
+    capabilities: Sequence[str]
+
+
+def refs(db: Database, repo: Repo) -> Refs:
+    """Return the branches of a repo that the caller may read."""
+    default_branch = getattr(repo, "default_branch", None) or "main"
+    return Refs(repo.repo_id, default_branch, repos.branch_heads(db, repo.repo_id), list(CAPABILITIES))
+
+
+@dataclass(frozen=True)
+class Negotiation:
+    """The members of the answer to a negotiation."""
+
+    ack: Sequence[str]
+    common_base: str | None
+    ready: bool
+
+
+def negotiate(db: Database, repo_id: str, want: Sequence[str], have: Sequence[str]) -> Negotiation:
+    """Say which haves this repo holds, and whether they suffice for a small fetch.
+
+    Returns:
+        `ack`: the haves that this repo holds, in the order sent. `common_base`: of those that a want reaches, the one
+        with the longest history behind it (then the lowest id), or None. `ready`: every want reaches an acknowledged
+        have, so that further haves would change little; it is git's rule to give up asking (upload-pack,
+        ok_to_give_up).
+
+    Raises:
+        NotFound: the repo does not hold a want.
+    """
+    nodes = commit_store.graph(db, repo_id)
+
+    def parents(commit_id: str) -> Sequence[str]:
+        return nodes[commit_id].parent_ids
+
+    for position, commit_id in enumerate(want):
+        if commit_id not in nodes:
+            raise NotFound(f"want[{position}] is not a commit of this repo.", code="want-not-found")
+    ack = [commit_id for commit_id in have if commit_id in nodes]
+    acknowledged = set(ack)
+    wanted = graph.reachable(nodes, parents, want)
+    generation: dict[str, int] = {}
+    reaches_ack: set[str] = set()
+    for commit_id in graph.history_order(wanted, parents, want):
+        known = [parent for parent in parents(commit_id) if parent in generation]
+        generation[commit_id] = 1 + max((generation[parent] for parent in known), default=0)
+        if commit_id in acknowledged or not reaches_ack.isdisjoint(known):
+            reaches_ack.add(commit_id)
+    common = sorted(acknowledged & wanted)
+    common_base = max(common, key=lambda commit_id: generation[commit_id], default=None)
+    return Negotiation(ack, common_base, reaches_ack.issuperset(want))
+
+
+def bad_branch_name(name: str) -> str | None:
+    """Return why `name` cannot be a branch, or None where it can: what `git check-ref-format --branch` refuses.
+
+    Source: git-check-ref-format(1), and `--branch`, which refuses `HEAD` and a leading dash as well. One limit is our
+    own: at most 255 bytes of UTF-8.
+    """
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "is not valid Unicode"
+    if not name:
+        return "is empty"
+    if size > MAX_BRANCH_BYTES:
+        return f"is longer than {MAX_BRANCH_BYTES} bytes"
+    if name == "HEAD" or name[0] == "-":
+        return "is HEAD or begins with a dash"
+    if any(ord(character) < 0x20 or character in '\x7f ~^:?*[\\' for character in name):
+        return "holds a control character, a space or one of ~^:?*[\\"
+    if ".." in name or "@{" in name or name[-1] == ".":
+        return "holds '..' or '@{', or ends with a dot"
+    for part in name.split("/"):
+        if not part or part[0] == "." or part.endswith(".lock"):
+            return "has a part that is empty, begins with a dot or ends with '.lock'"
+    return None
