@@ -1,6 +1,6 @@
 """pytest plugin of musehub-plugin: fixtures for tests of a hub, all named `musehub_...`.
 
-It is imported in every pytest run of the environment, so it imports nothing of weight and starts nothing: each
+It is imported in every pytest run of the environment, so it imports nothing heavy and starts nothing: each
 fixture imports and starts what it needs once a test asks for it.
 """
 
