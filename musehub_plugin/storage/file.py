@@ -170,7 +170,7 @@ class FileStorage(SignsForPlugin):
                         removed += 1
         return removed
 
-    def _own_key(self) -> bytes:
+    def own_key(self) -> bytes:
         """Return the key in `root/.signing-key`, made when first needed; the first process wins."""
         with _failing("read its signing key"), self._directory(None, None, make=True) as root:
             if not _is_file(_KEY_FILE, root):

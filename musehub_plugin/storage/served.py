@@ -31,7 +31,7 @@ class SignsForPlugin:
     def signer(self) -> UrlSigner:
         """Makes and checks this backend's URLs."""
         if self._signer is None:
-            self._signer = UrlSigner([self._own_key()], lambda: "http://localhost")
+            self._signer = UrlSigner([self.own_key()], lambda: "http://localhost")
         return self._signer
 
     def use_signer(self, signer: UrlSigner) -> None:
@@ -39,7 +39,7 @@ class SignsForPlugin:
         if not self._signer_is_own:
             self._signer = signer
 
-    def _own_key(self) -> bytes:
+    def own_key(self) -> bytes:
         """Return the key to sign with where no signer is given."""
         return secrets.token_bytes(32)
 
