@@ -48,7 +48,7 @@ class Settings:
     url_prefix: str = ""
     ops_prefix: str = "/-/musehub"
     public_url: str = ""
-    """Scheme and host under which clients reach the app; needed where the plugin serves storage itself behind a proxy."""
+    """Scheme and host under which clients reach the app; needed where the plugin serves storage behind a proxy."""
     signing_keys: tuple[bytes, ...] = field(default=(), repr=False)
     """Keys of the plugin's own signed URLs: the first signs, all verify. Default: derived from SECRET_KEY."""
     presign_ttl: int = 900
@@ -230,19 +230,7 @@ _CHECKS: dict[str, Any] = {
     "retry_after": _seconds(1, 3600),
     "bind_key": _text,
     "job_timeout": _seconds(1, 24 * 3600),
-    **{
-        name: _positive
-        for name in (
-            "max_body",
-            "max_wants",
-            "max_haves",
-            "max_push",
-            "max_push_raw",
-            "max_blob",
-            "max_commits",
-            "max_manifest_entries",
-        )
-    },
+    **dict.fromkeys(("max_body", "max_wants", "max_haves", "max_push", "max_push_raw", "max_blob", "max_commits", "max_manifest_entries"), _positive),
 }
 
 def _check_together(settings: Settings) -> None:

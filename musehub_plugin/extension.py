@@ -9,6 +9,7 @@ import re
 import secrets
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote, urlsplit
 
 from flask import Flask, has_request_context, request
 from flask_sqlalchemy import SQLAlchemy
@@ -106,9 +107,11 @@ class MuseHub:
         app.extensions[EXTENSION_KEY] = Hub(settings, database, storage, signer, access, self._hooks)
 
         blueprint = make_blueprint(settings.url_prefix)
-        storage_blueprint = make_storage_blueprint(settings.ops_prefix)
+        storage_blueprint = make_storage_blueprint(
+            lambda: storage, lambda: signer, retry_after=lambda: settings.retry_after
+        )
         app.register_blueprint(blueprint)
-        app.register_blueprint(storage_blueprint)
+        app.register_blueprint(storage_blueprint, url_prefix=settings.ops_prefix)
         csrf = app.extensions.get("csrf")
         if csrf is not None:
             # Every POST needs a content type that no form can send, which is what a token would prove.
@@ -140,7 +143,7 @@ def _signing_keys(app: Flask, settings: Settings) -> list[bytes]:
     if isinstance(settings.storage, FileStorage):
         return [settings.storage.own_key()]
     if isinstance(settings.storage, str) and settings.storage.startswith("file:"):
-        return [FileStorage.at_url(settings.storage).own_key()]
+        return [FileStorage(unquote(urlsplit(settings.storage).path)).own_key()]
     logger.debug("no SECRET_KEY: URLs that the plugin signs hold for this process only")
     return [secrets.token_bytes(32)]
 

@@ -81,7 +81,7 @@ def fetch(hub: Hub, db: Database, repo_id: str, want: Sequence[str], have: Seque
     with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file:
         summary, mpack_id = _write_mpack(file, db, repo_id, plan, blobs)
         file.seek(0)
-        put_mpack_file(hub.storage, mpack_id, file)  # type: ignore[arg-type]  # spooled files are BinaryIO in all but name
+        put_mpack_file(hub.storage, mpack_id, file)
     ttl = hub.settings.presign_ttl
     expires_at = datetime.now(UTC) + timedelta(seconds=ttl)
     return FetchAnswer(

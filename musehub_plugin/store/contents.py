@@ -60,7 +60,7 @@ def manifests(
             .join(MusehubSnapshotRef, MusehubSnapshotRef.snapshot_id == MusehubSnapshot.snapshot_id)
             .where(MusehubSnapshotRef.repo_id == repo_id, MusehubSnapshot.snapshot_id.in_(batch))
         )
-        found = {snapshot_id: blob for snapshot_id, blob in rows}
+        found = {row.snapshot_id: row.manifest_blob for row in rows}
         for snapshot_id in batch:
             blob = found.get(snapshot_id)
             yield snapshot_id, None if blob is None else msgpack.unpackb(blob)
@@ -108,7 +108,7 @@ def blob_sources(db: Database, repo_id: str, object_ids: Sequence[str]) -> dict[
         .order_by(MusehubMPackIndex.entity_id, MusehubMPackIndex.mpack_id)
     )
     for object_id, *location in indexed:
-        sources[object_id].locations.append(Location(*location))
+        sources[object_id].locations.append(Location(*tuple(location)))
     return sources
 
 

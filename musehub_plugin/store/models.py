@@ -99,7 +99,7 @@ class _BindInfo(dict[str, Any]):
 
 
 class Base(DeclarativeBase):
-    """The plugin's declarative base, with a `MetaData` of its own: the host's `create_all` and migrations leave it be."""
+    """The plugin's declarative base, with a `MetaData` of its own: the host's `create_all` leaves it be."""
 
     metadata = MetaData(
         naming_convention={
@@ -121,7 +121,8 @@ def _new_repo_id() -> str:
 
 
 def _slug_of_row(context: DefaultExecutionContext) -> str:
-    return str(context.get_current_parameters()["slug"])
+    parameters: dict[str, Any] = context.get_current_parameters()  # type: ignore[no-untyped-call]  # untyped there
+    return str(parameters["slug"])
 
 
 # A host's own repo ids are opaque text.

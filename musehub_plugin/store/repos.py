@@ -34,7 +34,7 @@ def find_repo(db: Database, owner: str, slug: str) -> RepoRecord | None:
             MusehubRepo.default_branch,
         ).where(MusehubRepo.owner == owner, MusehubRepo.slug == slug, MusehubRepo.deleted_at.is_(None))
     ).first()
-    return None if row is None else RepoRecord(*row)
+    return None if row is None else RepoRecord(*tuple(row))
 
 
 def default_branch(db: Database, repo_id: str) -> str | None:
@@ -49,7 +49,7 @@ def branch_heads(db: Database, repo_id: str) -> dict[str, str]:
         .where(MusehubBranch.repo_id == repo_id)
         .order_by(MusehubBranch.name)
     )
-    return {name: head for name, head in rows}
+    return {row.name: row.head_commit_id for row in rows}
 
 
 def lock_branch(db: Database, repo_id: str, name: str, new_head: str) -> str | None:

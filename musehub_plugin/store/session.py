@@ -29,7 +29,7 @@ class Database:
         session: the host's `db.session`, or any SQLAlchemy session.
     """
 
-    def __init__(self, session: Session | scoped_session[Session]) -> None:
+    def __init__(self, session: Session | scoped_session[Any]) -> None:
         self.session = session
 
     @property
@@ -37,7 +37,7 @@ class Database:
         """`postgresql` or `sqlite`."""
         return self.session.get_bind(**_ROUTE).dialect.name
 
-    def execute(self, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None) -> Result[Any]:
+    def execute(self, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None) -> Result[*tuple[Any, ...]]:
         """Run a statement; `rows` makes it an executemany."""
         return self.session.execute(statement, rows, bind_arguments=dict(_ROUTE))
 

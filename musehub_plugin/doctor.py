@@ -1,0 +1,100 @@
+"""Doctor: is everything there that the plugin needs? For `flask musehub doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from musehub_plugin.errors import StorageUnavailable
+from musehub_plugin.hub import Hub
+from musehub_plugin.storage.base import Pings, ServedByPlugin
+from musehub_plugin.store import migrate
+
+_TIMEOUT = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; `verdict` is `ok`, `warning` or `wrong`."""
+
+    what: str
+    verdict: str
+    says: str
+
+
+def examine(hub: Hub) -> list[Finding]:
+    """Look at each part in turn. A part that does not answer is a finding, never an exception."""
+    return [finding for look in (_database, _storage, _urls, _queue, _hooks) for finding in look(hub)]
+
+
+def _database(hub: Hub) -> Iterator[Finding]:
+    key = hub.settings.bind_key
+    engine = hub.sqlalchemy.engines.get(key)
+    if engine is None:
+        yield Finding("database", "wrong", f"there is no engine for bind key {key!r} (MUSEHUB_BIND_KEY)")
+        return
+    try:
+        current, head = migrate.current(engine), migrate.head()
+    except SQLAlchemyError as error:
+        yield Finding("database", "wrong", f"does not answer: {type(error).__name__}")
+        return
+    if current != head:
+        yield Finding("database", "wrong", f"tables at {current}, newest is {head}: run flask musehub db upgrade")
+    else:
+        yield Finding("database", "ok", f"{engine.dialect.name}, tables at {current}")
+
+
+def _storage(hub: Hub) -> Iterator[Finding]:
+    name = type(hub.storage).__name__
+    if isinstance(hub.storage, Pings):
+        try:
+            hub.storage.ping()
+        except StorageUnavailable as error:
+            yield Finding("storage", "wrong", f"{name}: {error}")
+            return
+    yield Finding("storage", "ok", name)
+
+
+def _urls(hub: Hub) -> Iterator[Finding]:
+    if (isinstance(hub.storage, ServedByPlugin) or not hub.storage.supports_presign) and not hub.settings.public_url:
+        yield Finding(
+            "urls",
+            "warning",
+            "MUSEHUB_PUBLIC_URL is not set: mpack URLs work from this machine only",
+        )
+    else:
+        yield Finding("urls", "ok", hub.settings.public_url or hub.settings.s3_public_endpoint or "by the storage")
+
+
+def _queue(hub: Hub) -> Iterator[Finding]:
+    if not hub.settings.redis_url:
+        yield Finding("queue", "ok", "none: jobs run in the web process (MUSEHUB_REDIS_URL is not set)")
+        return
+    try:
+        with Redis.from_url(
+            hub.settings.redis_url, socket_connect_timeout=_TIMEOUT, socket_timeout=_TIMEOUT
+        ) as redis:
+            policy = redis.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
+            workers = redis.scard("rq:workers")
+    except RedisError as error:
+        yield Finding("queue", "wrong", f"Redis does not answer: {type(error).__name__}")
+        return
+    if policy != "noeviction":
+        yield Finding("queue", "warning", f"Redis may drop jobs: maxmemory-policy is {policy}, set noeviction")
+    if not workers:
+        yield Finding("queue", "warning", "no worker is running: start flask musehub worker")
+    else:
+        yield Finding("queue", "ok", f"Redis answers, {workers} workers")
+
+
+def _hooks(hub: Hub) -> Iterator[Finding]:
+    if hub.hooks.load_identity is None:
+        yield Finding("hooks", "warning", "no identity_loader: every caller is anonymous, nobody can push")
+    else:
+        yield Finding("hooks", "ok", "identity_loader is set")
+
+
