@@ -1,0 +1,274 @@
+"""The entities of a working copy on disk: blobs, snapshots and commits, each a file named by its id.
+
+The layout is the public muse client's: bare hex inside `.muse`, and `sha256:` ids everywhere in this
+interface. Every file is written beside its place and renamed into it: a reader sees the old file, the new one
+or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from musehub_plugin import ids
+from musehub_plugin.client.errors import WorkdirError
+from musehub_plugin.client.manifest import ManifestRows
+from musehub_plugin.client.record import check_record, render
+
+_REPAIR = "`musehub fetch --repair` brings it back"
+
+
+class EntityFiles:
+    """The files of a working copy's entities.
+
+    Args:
+        muse: the working copy's `.muse` folder.
+    """
+
+    def __init__(self, muse: Path) -> None:
+        self.muse = muse
+        self._base = os.fspath(muse)
+        prefix = os.fspath(muse / "tmp" / f"{os.getpid()}-{secrets.token_hex(4)}")
+        self._temp_names = (f"{prefix}-{number}" for number in count())
+
+    # Blobs
+
+    def has_blob(self, object_id: str) -> bool:
+        """Say whether a blob's file is there."""
+        return _exists(self._blob_path(object_id))
+
+    def blob_size(self, object_id: str) -> int:
+        """Return a blob's size in bytes.
+
+        Raises:
+            WorkdirError: it is not there.
+        """
+        try:
+            return Path(self._blob_path(object_id)).stat().st_size
+        except FileNotFoundError:
+            raise WorkdirError(f"blob {object_id} is missing; {_REPAIR}") from None
+
+    def open_blob(self, object_id: str) -> BinaryIO:
+        """Open a blob for reading.
+
+        Raises:
+            WorkdirError: it is not there.
+        """
+        try:
+            return Path(self._blob_path(object_id)).open("rb")
+        except FileNotFoundError:
+            raise WorkdirError(f"blob {object_id} is missing; {_REPAIR}") from None
+
+    def read_blob(self, object_id: str) -> bytes:
+        """Return a blob's bytes.
+
+        Raises:
+            WorkdirError: it is not there.
+        """
+        with self.open_blob(object_id) as file:
+            return file.read()
+
+    def write_blob(self, content: bytes) -> tuple[str, bool]:
+        """Store a blob.
+
+        Returns:
+            Its id, and whether it is new here.
+        """
+        object_id = ids.blob_id(content)
+        path = self._blob_path(object_id)
+        try:
+            # A file of another size is what a crash of the machine left; it is written again.
+            if _size(path) == len(content):
+                return object_id, False
+        except FileNotFoundError:
+            pass
+        self.write_file(path, content)
+        return object_id, True
+
+    def write_blob_stream(self, chunks: Iterable[bytes], expected_id: str | None = None) -> tuple[str, bool]:
+        """Store a blob that comes in pieces, in bounded memory.
+
+        Args:
+            chunks: its bytes.
+            expected_id: the id that it must have.
+
+        Returns:
+            Its id, and whether it is new here; the id is None where it is not `expected_id`, and nothing is
+            stored.
+        """
+        temp = self.temp_path()
+        digest = hashlib.sha256()
+        try:
+            with temp.open("xb") as file:
+                for chunk in chunks:
+                    digest.update(chunk)
+                    file.write(chunk)
+            object_id = ids.from_digest(digest.digest())
+            if expected_id not in {None, object_id}:
+                return object_id, False
+            new = not self.has_blob(object_id)
+            _rename(temp, self._blob_path(object_id))
+        finally:
+            temp.unlink(missing_ok=True)
+        return object_id, new
+
+    # Snapshots and commits
+
+    def has_snapshot(self, snapshot_id: str) -> bool:
+        """Say whether a snapshot's file is there."""
+        return _exists(self._record_path("snapshots", snapshot_id))
+
+    def read_snapshot(self, snapshot_id: str) -> dict[str, str]:
+        """Return a snapshot's manifest.
+
+        Raises:
+            WorkdirError: it is not there, or is damaged.
+        """
+        record = self._read_record("snapshots", snapshot_id)
+        manifest = record.get("manifest") if isinstance(record, dict) else None
+        if not isinstance(manifest, dict) or not all(map(ids.is_hex, manifest.values())):
+            raise WorkdirError(f"snapshot {snapshot_id} is damaged; {_REPAIR}")
+        return {path: ids.PREFIX + digits for path, digits in manifest.items()}
+
+    def write_snapshot(self, rows: ManifestRows, snapshot_id: str, created_at: str) -> bool:
+        """Store a snapshot.
+
+        Args:
+            rows: its manifest.
+            snapshot_id: `rows.snapshot_id()`, which the caller has at hand.
+            created_at: a date, ISO 8601 with an offset; the id does not cover it.
+
+        Returns:
+            Whether it is new here.
+        """
+        path = self._record_path("snapshots", snapshot_id)
+        if _exists(path):
+            return False
+        self.write_file(path, rows.render(snapshot_id, created_at))
+        return True
+
+    def has_commit(self, commit_id: str) -> bool:
+        """Say whether a commit's file is there."""
+        return _exists(self._record_path("commits", commit_id))
+
+    def read_commit(self, commit_id: str) -> dict[str, Any]:
+        """Return the map of a commit's file, with bare hex ids.
+
+        Raises:
+            WorkdirError: it is not there, or is damaged.
+        """
+        record = self._read_record("commits", commit_id)
+        problem = check_record(record, commit_id)
+        if problem is not None:
+            raise WorkdirError(f"the file of commit {commit_id} {problem}; {_REPAIR}")
+        assert isinstance(record, dict)  # noqa: S101 - check_record has seen to it
+        return record
+
+    def write_commit(self, record: dict[str, Any]) -> bool:
+        """Store a commit.
+
+        Args:
+            record: the map of its file, with bare hex ids.
+
+        Returns:
+            Whether it is new here; one that is there stays as it is.
+        """
+        path = self._record_path("commits", ids.PREFIX + record["commit_id"])
+        if _exists(path):
+            return False
+        self.write_file(path, render(record))
+        return True
+
+    def stored_ids(self, kind: str) -> Iterator[str]:
+        """Iterate over the ids of all stored entities of a kind, in no order.
+
+        Args:
+            kind: `objects`, `snapshots` or `commits`.
+        """
+        folder = self.muse / kind
+        if not folder.is_dir():
+            return
+        for entry in os.scandir(folder):
+            if kind != "objects":
+                digits = entry.name.removesuffix(".json")
+                if entry.name.endswith(".json") and ids.is_hex(digits):
+                    yield ids.PREFIX + digits
+            elif entry.is_dir():
+                for leaf in os.scandir(entry.path):
+                    if ids.is_hex(entry.name + leaf.name):
+                        yield ids.PREFIX + entry.name + leaf.name
+
+    def temp_path(self) -> Path:
+        """Return a path for a new file on the working copy's file system; who takes it cleans it up."""
+        return Path(next(self._temp_names))
+
+    def _blob_path(self, object_id: str) -> str:
+        digits = hex_of(object_id)
+        return f"{self._base}/objects/{digits[:2]}/{digits[2:]}"
+
+    def _record_path(self, kind: str, entity_id: str) -> str:
+        return f"{self._base}/{kind}/{hex_of(entity_id)}.json"
+
+    def _read_record(self, kind: str, entity_id: str) -> object:
+        path = self._record_path(kind, entity_id)
+        try:
+            record: object = json.loads(Path(path).read_bytes())
+            return record
+        except FileNotFoundError:
+            text = "is missing"
+        except (ValueError, RecursionError):
+            text = "is no JSON"
+        raise WorkdirError(f"the file of {kind[:-1]} {entity_id} {text}; {_REPAIR}")
+
+    def write_file(self, path: str | Path, content: bytes) -> None:
+        """Write a file of `.muse` as a whole, replacing one that is there."""
+        temp = next(self._temp_names)
+        handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            try:
+                rest = memoryview(content)
+                while rest:
+                    rest = rest[os.write(handle, rest) :]
+            finally:
+                os.close(handle)
+            _rename(temp, path)
+        except BaseException:
+            Path(temp).unlink(missing_ok=True)
+            raise
+
+
+# Plain strings, here alone: making a Path takes longer than the calls below, and a history has many thousand files.
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - see above
+
+
+def _size(path: str) -> int:
+    return os.stat(path).st_size  # noqa: PTH116 - see above
+
+
+def _rename(temp: str | Path, path: str | Path) -> None:
+    try:
+        os.rename(temp, path)  # noqa: PTH104 - see above
+    except FileNotFoundError:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(temp).rename(path)
+
+
+def hex_of(identifier: str) -> str:
+    """Return the hex digits of an id, fit to be part of a path.
+
+    Raises:
+        WorkdirError: it is no id.
+    """
+    # Anything else than an id could name any file.
+    if not ids.is_id(identifier):
+        raise WorkdirError(f"not an id: {identifier!r:.100}")
+    return ids.to_hex(identifier)

@@ -1,0 +1,317 @@
+"""HTTP to a hub and to its object storage: one request at a time, tried again where that can help.
+
+Two calls, kept apart: `HubTransport.post` and `get` talk to the hub and carry the bearer token; `download`
+and `upload` talk to whatever host a presigned URL names and carry nothing but what presigning asked for.
+Object storage refuses a request that is authorised twice, and a token is nobody's business but the hub's. No
+redirect is followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Final, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import msgpack
+import urllib3
+
+from musehub_plugin import ids
+from musehub_plugin._version import __version__
+from musehub_plugin.client.errors import HubRefused, HubUnreachable, InsecureTokenError, printable
+from musehub_plugin.client.problems import decode_answer, read_problem
+from musehub_plugin.client.remotes import check_url
+
+CHUNK: Final = 1 << 18
+MAX_ANSWER: Final = 64 << 20
+"""Bytes of an answer from the hub; packs come from object storage and have a limit of their own."""
+_ACCEPT: Final = "application/x-msgpack"
+_PASSING: Final = frozenset({429, 502, 503, 504})
+"""Statuses that a later try may not meet."""
+
+_BLIND_TRIES: Final = 5
+"""Tries of a request that fails without a word on when to come back: about 7 seconds, pauses included."""
+_MAX_TRIES: Final = 100
+_USER_AGENT: Final = f"musehub/{__version__}"
+_HOPELESS: Final = (urllib3.exceptions.SSLError, urllib3.exceptions.LocationValueError)
+_Answer = TypeVar("_Answer")
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with a stage (`receiving`, `sending`, ...), what is done of it, and the whole, where it is known."""
+
+
+class HubTransport:
+    """The connection to one repo of one hub.
+
+    Args:
+        url: the repo's URL, `http(s)://host/owner/slug`.
+        token: a bearer token, sent to the hub alone; None: anonymous.
+        timeout: seconds to wait for a connection, and for each piece of an answer.
+        wait_budget: seconds to spend waiting between tries, all tries of one request together; `Retry-After`
+            is
+            honoured within it.
+        sleep: waits for so many seconds; for tests.
+        progress: told what is going on with big bodies.
+
+    Raises:
+        WorkdirError: `url` is none.
+        InsecureTokenError: a token would travel over plain http to another machine.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout: float = 60.0,
+        wait_budget: float = 120.0,
+        sleep: Callable[[float], None] = time.sleep,
+        progress: Progress | None = None,
+    ) -> None:
+        self.url = check_url(url)
+        if token is not None and not _is_private_channel(self.url):
+            raise InsecureTokenError("a token is sent over https only, or to this machine; use https://")
+        self._authorization = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._wait_budget = wait_budget
+        self._sleep = sleep
+        self.progress: Progress = progress or (lambda stage, done, total: None)
+        self._timeout = urllib3.Timeout(connect=min(timeout, 15.0), read=timeout)
+        self._pool = urllib3.PoolManager(timeout=self._timeout, retries=False)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.clear()
+
+    def get(self, resource: str) -> dict[str, Any]:
+        """Return the answer of `GET <repo>/<resource>`.
+
+        Raises:
+            HubRefused: the hub answered with an error.
+            HubUnreachable: it did not answer.
+        """
+        return self._retried(lambda: self._ask("GET", resource, None, None))
+
+    def post(self, resource: str, body: Mapping[str, Any], *, timeout: float | None = None) -> dict[str, Any]:
+        """Return the answer of `POST <repo>/<resource>`.
+
+        Every request of the protocol may be sent twice without harm, so that one whose answer was lost is
+        repeated.
+
+        Args:
+            resource: `fetch`, `push/presign`, ...
+            body: the request's fields; sent as msgpack.
+            timeout: seconds to wait for the answer, where the hub has much to do; None: the connection's.
+
+        Raises:
+            HubRefused: the hub answered with an error.
+            HubUnreachable: it did not answer.
+        """
+        packed: bytes = msgpack.packb(body)
+        return self._retried(lambda: self._ask("POST", resource, packed, timeout))
+
+    def download(self, resource: str, url: str, target: Path, *, mpack_id: str, size: int) -> None:
+        """Fetch an mpack from object storage into a file and check that it is the one.
+
+        Args:
+            resource: the resource whose answer held the URL, which a relative URL is relative to.
+            url: the presigned URL.
+            target: the file, which is created or replaced.
+            mpack_id: what the bytes must hash to.
+            size: how many bytes there must be.
+
+        Raises:
+            HubRefused: storage answered with an error; code `storage-...`.
+            HubUnreachable: it did not answer, broke off, or sent something else.
+        """
+        self._retried(lambda: self._receive(urljoin(f"{self.url}/{resource}", url), target, mpack_id, size))
+
+    def upload(self, resource: str, url: str, source: Path, *, method: str, headers: Mapping[str, str]) -> None:
+        """Send a file to object storage.
+
+        Args:
+            resource: the resource whose answer held the URL.
+            url: the presigned URL.
+            source: the file.
+            method: the method that was presigned.
+            headers: the headers that presigning asked for; no others are sent that could matter.
+
+        Raises:
+            HubRefused: storage answered with an error; code `storage-...`.
+            HubUnreachable: it did not answer.
+        """
+        self._retried(lambda: self._send(urljoin(f"{self.url}/{resource}", url), source, method, headers))
+
+    def _ask(self, method: str, resource: str, body: bytes | None, timeout: float | None) -> dict[str, Any]:
+        headers = {"Accept": _ACCEPT, **self._common_headers(), **self._authorization}
+        if body is not None:
+            headers["Content-Type"] = _ACCEPT
+        where = f"{self.url}/{resource}"
+        response = self._pool.request(
+            method,
+            where,
+            body=body,
+            headers=headers,
+            timeout=self._timeout if timeout is None else urllib3.Timeout(connect=15.0, read=timeout),
+            redirect=False,
+            preload_content=False,
+            retries=False,
+        )
+        try:
+            if 300 <= response.status < 400:
+                target = _shown(response.headers.get("Location", ""))
+                detail = f"{where} redirects to {target}; use the repo's own URL"
+                raise HubRefused(response.status, "redirected", detail)
+            content = response.read(MAX_ANSWER + 1)
+            kind = response.headers.get("Content-Type", "")
+            if response.status != 200:
+                raise read_problem(response.status, kind, content, retry_after=_retry_after(response.headers))
+            if len(content) > MAX_ANSWER:
+                raise HubUnreachable(f"the answer of {where} is over {MAX_ANSWER} bytes; is this a muse hub?")
+            return decode_answer(kind, content, where)
+        finally:
+            response.release_conn()
+
+    def _receive(self, where: str, target: Path, mpack_id: str, size: int) -> None:
+        response = self._pool.request(
+            "GET", where, headers=self._common_headers(), redirect=False, preload_content=False, retries=False
+        )
+        digest = hashlib.sha256()
+        done = 0
+        try:
+            if response.status != 200:
+                raise _storage_refused(response)
+            with target.open("wb") as file:
+                for chunk in response.stream(CHUNK, decode_content=False):
+                    done += len(chunk)
+                    if done > size:
+                        break
+                    digest.update(chunk)
+                    file.write(chunk)
+                    self.progress("receiving", done, size)
+        finally:
+            # What is left of a body is not worth reading: the connection goes with it.
+            response.close()
+        if done != size or ids.from_digest(digest.digest()) != mpack_id:
+            raise _BrokenOffError(f"object storage sent something else than the mpack {mpack_id}")
+
+    def _send(self, where: str, source: Path, method: str, headers: Mapping[str, str]) -> None:
+        size = source.stat().st_size
+        asked = {name: value for name, value in headers.items() if name.lower() != "content-length"}
+        with source.open("rb") as file:
+            response = self._pool.request(
+                method,
+                where,
+                body=_pieces(file, size, self.progress),
+                headers={**asked, "Content-Length": str(size), "User-Agent": _USER_AGENT},
+                redirect=False,
+                preload_content=False,
+                retries=False,
+            )
+            try:
+                if not 200 <= response.status < 300:
+                    raise _storage_refused(response)
+                response.drain_conn()
+            finally:
+                response.release_conn()
+
+    def _retried(self, attempt: Callable[[], _Answer]) -> _Answer:
+        waited = 0.0
+        for failures in range(_MAX_TRIES):
+            # Jitter keeps clients apart that were turned away together.
+            pause = min(30.0, 0.5 * 2**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+            try:
+                return attempt()
+            except HubRefused as refused:
+                asked = refused.retry_after
+                if refused.status not in _PASSING or (asked is None and failures + 1 >= _BLIND_TRIES):
+                    raise
+                pause = max(pause, (asked or 0.0) * random.uniform(1.0, 1.1))  # noqa: S311 - as above
+                if waited + pause > self._wait_budget:
+                    raise
+            except (urllib3.exceptions.HTTPError, _BrokenOffError) as error:
+                # A certificate that is wrong stays wrong.
+                hopeless = isinstance(error, _HOPELESS)
+                if hopeless or failures + 1 >= _BLIND_TRIES or waited + pause > self._wait_budget:
+                    raise HubUnreachable(self._unreachable(error)) from None
+            self._sleep(pause)
+            waited += pause
+        raise HubUnreachable(f"{self.url} turned this request away {_MAX_TRIES} times; come back later")
+
+    def _unreachable(self, error: Exception) -> str:
+        if isinstance(error, _BrokenOffError):
+            return str(error)
+        # The exceptions' own texts hold the request's URL, and a presigned one is a secret.
+        reasons: dict[type[Exception], str] = {
+            urllib3.exceptions.NameResolutionError: "its name has no address",
+            urllib3.exceptions.NewConnectionError: "no connection",
+            urllib3.exceptions.TimeoutError: "no answer in time",
+            urllib3.exceptions.SSLError: "its certificate is not trusted, or TLS failed",
+            urllib3.exceptions.LocationValueError: "a URL that is none",
+        }
+        reason = next((reasons[kind] for kind in reasons if isinstance(error, kind)), "the connection broke")
+        return f"{self.url} or its object storage is out of reach: {reason}"
+
+    def _common_headers(self) -> dict[str, str]:
+        return {"Accept-Encoding": "identity", "User-Agent": _USER_AGENT}
+
+
+class _BrokenOffError(Exception):
+    """A body from object storage ended early, or is another one."""
+
+
+def _pieces(file: BinaryIO, size: int, progress: Progress) -> Iterator[bytes]:
+    while piece := file.read(CHUNK):
+        yield piece
+        progress("sending", file.tell(), size)
+
+
+def _storage_refused(response: urllib3.BaseHTTPResponse) -> HubRefused:
+    # The body is the store's own, often XML with the signed request in it: not for a log.
+    reasons = {
+        403: "the presigned URL is refused; it may have expired, or a clock is wrong",
+        404: "the mpack is gone",
+    }
+    response.close()
+    return HubRefused(
+        response.status,
+        f"storage-{response.status}",
+        f"object storage: {reasons.get(response.status, 'the request is refused')}",
+        retry_after=_retry_after(response.headers),
+    )
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that `Retry-After` says, as a number or as a date; None where it says neither."""
+    value = headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit() and len(value) < 10:
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def _is_private_channel(url: str) -> bool:
+    """Say whether nobody but the other end can read what is sent to a URL."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" or parts.hostname == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _shown(location: str) -> str:
+    """Return a URL without what may be secret in it."""
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return "somewhere"
+    return printable(f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.hostname else parts.path, 200)

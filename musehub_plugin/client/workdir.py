@@ -1,0 +1,228 @@
+"""A working copy on disk, in the layout of the public muse client, so that both commands work in one folder.
+
+Content goes first and refs last, so that whatever a ref reaches is there; a command that is killed leaves
+files that nothing names, which do no harm.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from musehub_plugin import ids
+from musehub_plugin.client.entities import EntityFiles, hex_of
+from musehub_plugin.client.errors import WorkdirError
+from musehub_plugin.client.names import bad_branch_name, bad_remote_name
+
+MUSE = ".muse"
+SCHEMA_VERSION = "0.1.5"
+_HOW_TO_GET_ONE = "make one with `musehub clone`, `musehub import-git` or `musehub init`"
+
+
+class Workdir(EntityFiles):
+    """A working copy that exists.
+
+    Args:
+        root: the folder that holds `.muse`.
+
+    Raises:
+        WorkdirError: there is no `.muse` in it, or its `repo.json` is damaged.
+    """
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root / MUSE)
+        self.root = root
+        try:
+            described = json.loads((self.muse / "repo.json").read_bytes())
+            self.repo_id: str = str(described["repo_id"])
+            self.domain: str = str(described.get("domain") or "code")
+        except FileNotFoundError:
+            raise WorkdirError(f"{root} is no muse working copy; {_HOW_TO_GET_ONE}") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise WorkdirError(f"{self.muse / 'repo.json'} is damaged: it must hold a repo_id") from None
+        (self.muse / "tmp").mkdir(exist_ok=True)
+
+    @classmethod
+    def create(cls, root: Path, *, repo_id: str | None = None, domain: str = "code", branch: str = "main") -> Workdir:
+        """Make a new working copy with no commits.
+
+        Args:
+            root: its folder; made where it is missing.
+            repo_id: the repo's id on the hub; None: a new one.
+            domain: the repo's domain.
+            branch: the branch that HEAD names.
+
+        Raises:
+            WorkdirError: there is a working copy already, or the branch name is none.
+        """
+        if (root / MUSE).exists():
+            raise WorkdirError(f"{root} is a muse working copy already")
+        _require_branch(branch)
+        for folder in ("refs/heads", "remotes", "objects", "commits", "snapshots", "tmp"):
+            (root / MUSE / folder).mkdir(parents=True)
+        described = {
+            "repo_id": repo_id or str(uuid.uuid4()),
+            "schema_version": SCHEMA_VERSION,
+            "created_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "domain": domain,
+        }
+        (root / MUSE / "config.toml").write_text("", encoding="utf-8")
+        (root / MUSE / "HEAD").write_text(f"ref: refs/heads/{branch}\n", encoding="utf-8")
+        # Last: it is what makes the folder a working copy.
+        (root / MUSE / "repo.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        return cls(root)
+
+    @classmethod
+    def discover(cls, start: Path) -> Workdir:
+        """Return the working copy that `start` lies in.
+
+        Raises:
+            WorkdirError: neither it nor a folder above it is one.
+        """
+        for folder in (start, *start.absolute().parents):
+            if (folder / MUSE / "repo.json").is_file():
+                return cls(folder)
+        raise WorkdirError(f"{start} lies in no muse working copy; {_HOW_TO_GET_ONE}")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the working copy for one command that moves refs.
+
+        Raises:
+            WorkdirError: another command holds it.
+        """
+        with (self.muse / "musehub.lock").open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise WorkdirError(f"another musehub command is at work in {self.root}; wait for it to end") from None
+            yield
+
+    # Refs
+
+    def head_branch(self) -> str | None:
+        """Return the name of the branch that HEAD names; None where it names a commit.
+
+        Raises:
+            WorkdirError: HEAD is missing or says neither.
+        """
+        try:
+            text = (self.muse / "HEAD").read_text(encoding="utf-8").strip()
+        except (FileNotFoundError, UnicodeDecodeError):
+            raise WorkdirError(f"{self.muse / 'HEAD'} is missing or damaged") from None
+        if ids.is_hex(text):
+            return None
+        name = text.removeprefix("ref:").strip().removeprefix("refs/heads/")
+        if bad_branch_name(name) is not None:
+            raise WorkdirError(f"{self.muse / 'HEAD'} is damaged: it must hold `ref: refs/heads/<branch>`")
+        return name
+
+    def set_head_branch(self, branch: str) -> None:
+        """Let HEAD name a branch, which need not have a commit."""
+        _require_branch(branch)
+        self.write_file(self.muse / "HEAD", f"ref: refs/heads/{branch}\n".encode())
+
+    def head_commit(self) -> str | None:
+        """Return the id of the commit that HEAD stands at; None on a branch without commits."""
+        branch = self.head_branch()
+        if branch is not None:
+            return self.branch_head(branch)
+        return ids.PREFIX + (self.muse / "HEAD").read_text(encoding="utf-8").strip()
+
+    def branches(self) -> dict[str, str]:
+        """Return `{branch: commit_id}` of the local branches, sorted by name."""
+        return self._read_refs(self.muse / "refs" / "heads")
+
+    def branch_head(self, branch: str) -> str | None:
+        """Return the commit id of a local branch; None where there is none."""
+        _require_branch(branch)
+        return self._read_ref(self.muse / "refs" / "heads" / branch)
+
+    def set_branch(self, branch: str, commit_id: str) -> None:
+        """Let a local branch stand at a commit, which must be stored with all that it reaches."""
+        _require_branch(branch)
+        self._write_ref(self.muse / "refs" / "heads" / branch, commit_id)
+
+    def tags(self) -> dict[str, str]:
+        """Return `{tag: commit_id}`; tags are local, the protocol does not carry them."""
+        return self._read_refs(self.muse / "refs" / "tags")
+
+    def set_tag(self, tag: str, commit_id: str) -> None:
+        """Let a tag name a commit."""
+        _require_branch(tag)
+        self._write_ref(self.muse / "refs" / "tags" / tag, commit_id)
+
+    def remote_heads(self, remote: str) -> dict[str, str]:
+        """Return the last known `{branch: commit_id}` of a remote, sorted by name."""
+        _require_remote(remote)
+        return self._read_refs(self.muse / "remotes" / remote)
+
+    def all_remote_heads(self) -> set[str]:
+        """Return the last known heads of all remotes."""
+        folder = self.muse / "remotes"
+        names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
+        return {head for name in names for head in self._read_refs(folder / name).values()}
+
+    def set_remote_head(self, remote: str, branch: str, commit_id: str) -> None:
+        """Note where a remote's branch stands; the commit must be stored with all that it reaches."""
+        _require_remote(remote)
+        _require_branch(branch)
+        self._write_ref(self.muse / "remotes" / remote / branch, commit_id)
+
+    def forget_remote_head(self, remote: str, branch: str) -> None:
+        """Drop the note of a remote's branch; one that is not there is no error."""
+        _require_remote(remote)
+        _require_branch(branch)
+        (self.muse / "remotes" / remote / branch).unlink(missing_ok=True)
+
+    def _read_ref(self, path: Path) -> str | None:
+        try:
+            text = path.read_text(encoding="ascii").strip()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        except UnicodeDecodeError:
+            text = ""
+        else:
+            # The public client makes the file of a branch without commits, empty.
+            if not text:
+                return None
+        if not ids.is_hex(text):
+            raise WorkdirError(f"{path} is damaged: it must hold 64 hex digits")
+        return ids.PREFIX + text
+
+    def _read_refs(self, folder: Path) -> dict[str, str]:
+        heads: dict[str, str] = {}
+        for parent, _, files in os.walk(folder):
+            for file in files:
+                path = Path(parent, file)
+                name = path.relative_to(folder).as_posix()
+                commit_id = self._read_ref(path) if bad_branch_name(name) is None else None
+                if commit_id is not None:
+                    heads[name] = commit_id
+        return dict(sorted(heads.items()))
+
+    def _write_ref(self, path: Path, commit_id: str) -> None:
+        try:
+            self.write_file(path, hex_of(commit_id).encode())
+        except (NotADirectoryError, FileExistsError, IsADirectoryError):
+            raise WorkdirError(
+                f"{path.relative_to(self.muse)} cannot be written: another ref's name is a part of this one's"
+            ) from None
+
+
+def _require_branch(name: str) -> None:
+    problem = bad_branch_name(name)
+    if problem is not None:
+        raise WorkdirError(f"the branch name {name!r:.100} {problem}")
+
+
+def _require_remote(name: str) -> None:
+    problem = bad_remote_name(name)
+    if problem is not None:
+        raise WorkdirError(f"the remote name {name!r:.100} {problem}")
