@@ -1,0 +1,38 @@
+"""The mpack format: one immutable file of commits, snapshots and blobs. Bytes in, bytes out, nothing else.
+
+`docs/mpack-format.md` specifies the file. A pack is written by `MPackWriter` and read by `MPackReader`, both in
+bounded memory; `build_wire_mpack` and `parse_wire_mpack` do the same for packs that fit in memory.
+"""
+
+from musehub_plugin.mpack.layout import Codec, Frame, Kind
+from musehub_plugin.mpack.limits import Limits, MPackError
+from musehub_plugin.mpack.order import solid_order
+from musehub_plugin.mpack.reader import Blob, BlobEntry, MPackReader, SnapshotDelta, Source
+from musehub_plugin.mpack.verify import FalseIdError, verify, verify_blobs, verify_commits, verify_snapshots
+from musehub_plugin.mpack.wire import WIRE_LIMITS, build_wire_mpack, parse_wire_mpack
+from musehub_plugin.mpack.writer import MPackWriter, PackSummary, Sink
+
+__all__ = [
+    "WIRE_LIMITS",
+    "Blob",
+    "BlobEntry",
+    "Codec",
+    "FalseIdError",
+    "Frame",
+    "Kind",
+    "Limits",
+    "MPackError",
+    "MPackReader",
+    "MPackWriter",
+    "PackSummary",
+    "Sink",
+    "SnapshotDelta",
+    "Source",
+    "build_wire_mpack",
+    "parse_wire_mpack",
+    "solid_order",
+    "verify",
+    "verify_blobs",
+    "verify_commits",
+    "verify_snapshots",
+]

@@ -1,0 +1,237 @@
+"""Commits as columns: what their content determines is left out, and parents are distances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import IntEnum
+from typing import Any
+
+import msgpack
+
+from musehub_plugin import ids
+from musehub_plugin.mpack.bounded import Columns
+from musehub_plugin.mpack.extra import decode_extra, encode_extra
+from musehub_plugin.mpack.limits import Limits, MPackError
+
+COLUMNS = 11
+COMMITS_PER_FRAME = 4096
+_RAW_TARGET = 1 << 20
+_MAX_STEP = 1 << 40
+
+
+class IdRule(IntEnum):
+    """Where a commit's id comes from."""
+
+    COMMITTED_AT = 0
+    AUTHOR = 1
+    STORED = 2
+
+
+def id_rule(commit_id: str, parent_ids: Sequence[str], record: Mapping[str, Any]) -> IdRule:
+    """Say which of the two rules gives a commit its id; `STORED` where neither does."""
+    snapshot_id, message = record["snapshot_id"], record["message"]
+    if commit_id == ids.commit_id(parent_ids, snapshot_id, message, record["committed_at"]):
+        return IdRule.COMMITTED_AT
+    if commit_id == ids.commit_id(parent_ids, snapshot_id, message, record["author"]):
+        return IdRule.AUTHOR
+    return IdRule.STORED
+
+
+class CommitEncoder:
+    """Collects commits into frames.
+
+    Args:
+        emit: called with the raw bytes of a frame and the number of commits in it.
+        limits: sizes that no commit may exceed.
+    """
+
+    def __init__(self, emit: Callable[[bytes, int], None], limits: Limits) -> None:
+        self._emit = emit
+        self._limits = limits
+        self._ordinals: dict[str, int] = {}
+        self._reset()
+
+    def _reset(self) -> None:
+        self._rules: list[int] = []
+        self._stored = bytearray()
+        self._outside: dict[str, int] = {}
+        self._parent_counts: list[int] = []
+        self._parents: list[int] = []
+        self._snapshots: list[int] = []
+        self._texts: dict[str, list[str]] = {"branch": [], "message": [], "author": [], "committed_at": []}
+        self._extras: list[bytes] = []
+        self._last_snapshot = -1
+        self._raw_estimate = 0
+
+    def _outside_index(self, identifier: str) -> int:
+        return self._outside.setdefault(identifier, len(self._outside))
+
+    def add(self, record: Mapping[str, Any], snapshot_ordinals: Mapping[str, int]) -> None:
+        """Append a commit.
+
+        Args:
+            record: all core fields, and any further ones.
+            snapshot_ordinals: the pack's snapshots by id.
+
+        Raises:
+            ValueError: a field is missing, of the wrong type, or over a limit; or the commit is there already.
+        """
+        commit_id, parent_ids, snapshot_id = record["commit_id"], record["parent_ids"], record["snapshot_id"]
+        if commit_id in self._ordinals:
+            raise ValueError(f"commit {commit_id} was added before")
+        for identifier in (commit_id, snapshot_id, *parent_ids):
+            if not ids.is_id(identifier):
+                raise ValueError(f"commit {len(self._ordinals)}: not an id: {identifier!r:.100}")
+        if len(parent_ids) > self._limits.max_parents:
+            raise ValueError(f"commit {commit_id} has over {self._limits.max_parents} parents")
+        size = 0
+        for name in self._texts:
+            text = record[name]
+            bound = self._limits.max_message_size if name == "message" else self._limits.max_text_size
+            if not isinstance(text, str):
+                raise ValueError(f"commit {commit_id}: {name} is no string")
+            encoded = len(text.encode())
+            if encoded > bound:
+                raise ValueError(f"commit {commit_id}: {name} is over {bound} bytes")
+            size += encoded
+        extra = encode_extra(record, self._limits)
+
+        ordinal = len(self._ordinals)
+        rule = id_rule(commit_id, parent_ids, record)
+        self._rules.append(rule)
+        if rule == IdRule.STORED:
+            self._stored += ids.to_digest(commit_id)
+        self._parent_counts.append(len(parent_ids))
+        for parent_id in parent_ids:
+            known = self._ordinals.get(parent_id)
+            self._parents.append(-self._outside_index(parent_id) if known is None else ordinal - known)
+        snapshot = snapshot_ordinals.get(snapshot_id)
+        if snapshot is None:
+            self._snapshots.append(2 * self._outside_index(snapshot_id) + 1)
+        else:
+            self._snapshots.append(2 * (snapshot - self._last_snapshot - 1))
+            self._last_snapshot = snapshot
+        for name, column in self._texts.items():
+            column.append(record[name])
+        self._extras.append(extra)
+        self._ordinals[commit_id] = ordinal
+        self._raw_estimate += size + len(extra) + 80 + 40 * len(parent_ids)
+        if len(self._rules) >= COMMITS_PER_FRAME or self._raw_estimate >= _RAW_TARGET:
+            self.flush()
+
+    def __len__(self) -> int:
+        return len(self._ordinals)
+
+    def flush(self) -> None:
+        """Emit what is collected, if anything."""
+        if not self._rules:
+            return
+        columns = [
+            self._rules,
+            bytes(self._stored),
+            b"".join(map(ids.to_digest, self._outside)),
+            self._parent_counts,
+            self._parents,
+            self._snapshots,
+            *self._texts.values(),
+            self._extras,
+        ]
+        self._emit(msgpack.packb(columns), len(self._rules))
+        self._reset()
+
+
+class CommitDecoder:
+    """Turns frames of commits back into records.
+
+    Args:
+        snapshot_id: gives the id of the pack's n-th snapshot.
+        snapshot_count: how many there are.
+        limits: what is accepted.
+    """
+
+    def __init__(self, snapshot_id: Callable[[int], str], snapshot_count: int, limits: Limits) -> None:
+        self._snapshot_id = snapshot_id
+        self._snapshot_count = snapshot_count
+        self._limits = limits
+        self._digests = bytearray()
+        self._seen: set[bytes] = set()
+
+    def decode(self, raw: bytes, count: int, where: str) -> Iterator[tuple[dict[str, Any], IdRule]]:
+        """Yield the commits of one frame, each with the rule that gave its id; frames must come in file order.
+
+        Args:
+            raw: the frame's raw bytes.
+            count: commits that it must hold.
+            where: which frame it is, for errors.
+
+        Raises:
+            MPackError: the frame is malformed, refers to what there is not, or exceeds a limit.
+        """
+        limits = self._limits
+        columns = Columns(raw, where, COLUMNS)
+        rules = columns.integers("id rule", count=count, low=0, high=max(IdRule))
+        stored = columns.digests("stored id", count=rules.count(IdRule.STORED))
+        outside = columns.digests("outside id")
+        parent_counts = columns.integers("parent count", count=count, low=0, high=limits.max_parents)
+        parents = columns.integers("parent", count=sum(parent_counts), low=-_MAX_STEP, high=_MAX_STEP)
+        snapshots = columns.integers("snapshot", count=count, low=-_MAX_STEP, high=_MAX_STEP)
+        branches = columns.strings("branch", count=count, max_bytes=limits.max_text_size)
+        messages = columns.strings("message", count=count, max_bytes=limits.max_message_size)
+        authors = columns.strings("author", count=count, max_bytes=limits.max_text_size)
+        dates = columns.strings("committed_at", count=count, max_bytes=limits.max_text_size)
+        extras = columns.binaries("further fields", count=count, max_bytes=limits.max_extra_size)
+        columns.finish()
+
+        parent_steps = iter(parents)
+        last_snapshot = -1
+        stored_start = 0
+        for row in range(count):
+            ordinal = len(self._digests) // 32
+            entity = f"{where}: commit {ordinal}"
+            parent_ids = [self._parent(next(parent_steps), ordinal, outside, entity) for _ in range(parent_counts[row])]
+            step = snapshots[row]
+            if step & 1:
+                snapshot_id = _outside_id(outside, step >> 1, entity)
+            else:
+                last_snapshot += 1 + (step >> 1)
+                if not 0 <= last_snapshot < self._snapshot_count:
+                    raise MPackError(f"{entity} refers to snapshot {last_snapshot} of {self._snapshot_count}")
+                snapshot_id = self._snapshot_id(last_snapshot)
+            rule = IdRule(rules[row])
+            if rule == IdRule.STORED:
+                commit_id = ids.from_digest(stored[stored_start : stored_start + 32])
+                stored_start += 32
+            else:
+                last = authors[row] if rule == IdRule.AUTHOR else dates[row]
+                commit_id = ids.commit_id(parent_ids, snapshot_id, messages[row], last)
+            digest = ids.to_digest(commit_id)
+            if digest in self._seen:
+                raise MPackError(f"{entity} is in the pack twice")
+            self._seen.add(digest)
+            self._digests += digest
+            record: dict[str, Any] = {
+                "commit_id": commit_id,
+                "parent_ids": parent_ids,
+                "snapshot_id": snapshot_id,
+                "branch": branches[row],
+                "message": messages[row],
+                "author": authors[row],
+                "committed_at": dates[row],
+            }
+            if extras[row]:
+                record.update(decode_extra(extras[row], entity, limits))
+            yield record, rule
+
+    def _parent(self, step: int, ordinal: int, outside: bytes, entity: str) -> str:
+        if step <= 0:
+            return _outside_id(outside, -step, entity)
+        if step > ordinal:
+            raise MPackError(f"{entity} has a parent {step} before it")
+        start = 32 * (ordinal - step)
+        return ids.from_digest(self._digests[start : start + 32])
+
+
+def _outside_id(outside: bytes, index: int, entity: str) -> str:
+    if not 0 <= index < len(outside) // 32:
+        raise MPackError(f"{entity} refers to outside id {index} of {len(outside) // 32}")
+    return ids.from_digest(outside[32 * index : 32 * index + 32])

@@ -1,0 +1,398 @@
+"""Reads an mpack from a seekable file, in bounded memory, trusting none of it."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, NamedTuple, Protocol
+
+from musehub_plugin import ids
+from musehub_plugin.mpack.bounded import Columns
+from musehub_plugin.mpack.history import CommitDecoder, IdRule
+from musehub_plugin.mpack.layout import (
+    MAGIC,
+    TRAILER_SIZE,
+    Frame,
+    Kind,
+    decode_frame,
+    parse_toc,
+    parse_trailer,
+)
+from musehub_plugin.mpack.limits import Limits, MPackError
+from musehub_plugin.mpack.manifests import ManifestHasher, SnapshotDecoder
+
+# The end of the file is read in one piece: it holds the trailer and, but for the largest packs, the whole table.
+_TAIL_BYTES = 1 << 16
+
+
+class Source(Protocol):
+    """What a pack is read from: a seekable binary file."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to a place, counted from the start (0) or the end (2), and return it from the start."""
+        ...
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes; none at the end only."""
+        ...
+
+
+class BlobEntry(NamedTuple):
+    """Where a blob is.
+
+    Attributes:
+        object_id: its id, as the pack claims it.
+        ordinal: its number among the pack's blobs.
+        frame: ordinal, in the file, of the frame in which it begins.
+        offset: where in that frame's raw bytes.
+        size: bytes; a blob that is longer than its frame goes on in the next.
+    """
+
+    object_id: str
+    ordinal: int
+    frame: int
+    offset: int
+    size: int
+
+
+class Blob:
+    """A blob whose bytes are read when they are asked for.
+
+    Attributes:
+        entry: where it is.
+        object_id: its id, as the pack claims it.
+        size: bytes.
+    """
+
+    def __init__(self, reader: MPackReader, entry: BlobEntry) -> None:
+        self._reader = reader
+        self.entry = entry
+        self.object_id = entry.object_id
+        self.size = entry.size
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes, in pieces of at most a frame (16 MiB)."""
+        return self._reader.blob_chunks(self.entry.frame, self.entry.offset, self.entry.size)
+
+    def read(self) -> bytes:
+        """Return all of the bytes."""
+        return self._reader.read_blob(self.entry.frame, self.entry.offset, self.entry.size)
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotDelta:
+    """A snapshot as what it changes.
+
+    Attributes:
+        ordinal: its number among the pack's snapshots.
+        snapshot_id: its id.
+        full: `changed` is the whole manifest; otherwise this is against the snapshot before, by ordinal.
+        removed: paths that are gone; apply them first.
+        changed: `{path: object_id}` of what is new or different.
+        entry_count: paths in the whole manifest.
+        id_is_stored: the pack states the id, which may be false; otherwise it was computed from the manifest.
+    """
+
+    ordinal: int
+    snapshot_id: str
+    full: bool
+    removed: list[str]
+    changed: dict[str, str]
+    entry_count: int
+    id_is_stored: bool
+
+
+class MPackReader:
+    """Gives a pack's commits, snapshots and blobs.
+
+    The constructor reads the table of contents only; everything else is read when it is asked for, whole frames at
+    a time. Not safe for use by several threads at once. Iterators may be interleaved, and started again.
+
+    What the pack says is well-formed when it comes out of here, and within the limits. Ids that the content
+    determines are computed, so they are true; a blob's id, and those commit and snapshot ids that the pack states,
+    are only checked by `verify`. Errors of `source` itself pass through.
+
+    Args:
+        source: a seekable binary file; reads are few and large.
+        limits: what is accepted.
+        cached_frames: decompressed frames of blobs kept for the next read, up to 16 MiB each.
+
+    Attributes:
+        size_bytes: size of the file.
+        frames: the table of contents.
+        commit_count: commits in the pack.
+        snapshot_count: snapshots in the pack.
+        blob_count: blobs in the pack.
+        raw_size: sum of the sizes of the blobs.
+
+    Raises:
+        MPackError: here and wherever the pack is read: it is malformed, or exceeds a limit.
+    """
+
+    def __init__(self, source: Source, *, limits: Limits | None = None, cached_frames: int = 2) -> None:
+        self._source = source
+        self.limits = limits or Limits()
+        self._cached_frames = cached_frames
+        self._cache: OrderedDict[int, bytes] = OrderedDict()
+        self._blob_digests: bytes | None = None
+        self._blob_sizes = array("Q")
+        self._outside: bytes | None = None
+        self._snapshot_digests: bytes | None = None
+
+        self.size_bytes = source.seek(0, os.SEEK_END)
+        if self.size_bytes > self.limits.max_file_size:
+            raise MPackError(f"file: {self.size_bytes} bytes are over the limit of {self.limits.max_file_size}")
+        if self.size_bytes < len(MAGIC) + TRAILER_SIZE:
+            raise MPackError(f"file: {self.size_bytes} bytes are too few for an mpack")
+        if self._read(0, len(MAGIC), "magic") != MAGIC:
+            raise MPackError("magic: the file is no mpack, or one of a version that this reader does not know")
+        self.frames = self._read_toc()
+        self.commit_count = self._count(Kind.COMMITS)
+        self.snapshot_count = self._count(Kind.SNAPSHOTS)
+        self.blob_count = self._count(Kind.BLOBS)
+        self.raw_size = sum(frame.raw for frame in self.frames if frame.kind == Kind.BLOBS)
+        blob_frames = self._of_kind(Kind.BLOBS)
+        # Where each frame begins in the stream of all blobs; they are the first frames of the file.
+        self._starts = [0, *accumulate(frame.raw for _, frame in blob_frames)]
+
+    def _read(self, position: int, size: int, where: str) -> bytes:
+        self._source.seek(position)
+        data = self._source.read(size)
+        if len(data) < size:
+            parts = [data]
+            while data and sum(map(len, parts)) < size:
+                data = self._source.read(size - sum(map(len, parts)))
+                parts.append(data)
+            data = b"".join(parts)
+        if len(data) != size:
+            raise MPackError(f"{where}: the file is cut off")
+        return data
+
+    def _read_toc(self) -> tuple[Frame, ...]:
+        tail_size = min(_TAIL_BYTES, self.size_bytes - len(MAGIC))
+        tail = self._read(self.size_bytes - tail_size, tail_size, "trailer")
+        stored_size, raw_size = parse_trailer(tail[-TRAILER_SIZE:], self.size_bytes, self.limits)
+        start = self.size_bytes - TRAILER_SIZE - stored_size
+        if stored_size + TRAILER_SIZE <= tail_size:
+            stored = tail[tail_size - TRAILER_SIZE - stored_size : tail_size - TRAILER_SIZE]
+        else:
+            stored = self._read(start, stored_size, "table of contents")
+        return parse_toc(stored, raw_size, start, self.limits)
+
+    def _of_kind(self, kind: Kind) -> list[tuple[int, Frame]]:
+        return [(ordinal, frame) for ordinal, frame in enumerate(self.frames) if frame.kind == kind]
+
+    def _count(self, kind: Kind) -> int:
+        return sum(frame.count for frame in self.frames if frame.kind == kind)
+
+    def _decode(self, ordinal: int) -> tuple[bytes, str]:
+        frame = self.frames[ordinal]
+        where = f"frame {ordinal} ({Kind(frame.kind).name.lower()})"
+        stored = self._read(frame.position, frame.stored, where)
+        window_log = self.limits.max_window_log
+        return decode_frame(frame.codec, stored, frame.raw, where=where, window_log=window_log), where
+
+    def _blob_frame(self, ordinal: int) -> bytes:
+        raw = self._cache.get(ordinal)
+        if raw is not None:
+            self._cache.move_to_end(ordinal)
+            return raw
+        while len(self._cache) >= max(1, self._cached_frames):
+            self._cache.popitem(last=False)
+        raw, _ = self._decode(ordinal)
+        self._cache[ordinal] = raw
+        return raw
+
+    def _load_directory(self) -> bytes:
+        if self._blob_digests is not None:
+            return self._blob_digests
+        digests = bytearray()
+        sizes = array("Q")
+        seen: set[bytes] = set()
+        for ordinal, frame in self._of_kind(Kind.DIRECTORY):
+            raw, where = self._decode(ordinal)
+            columns = Columns(raw, where, 2)
+            part = columns.digests("blob id", count=frame.count)
+            sizes.extend(columns.integers("size", count=frame.count, low=0, high=self.limits.max_blob_size))
+            columns.finish()
+            for start in range(0, len(part), 32):
+                digest = part[start : start + 32]
+                if digest in seen:
+                    raise MPackError(f"{where}: blob {ids.from_digest(digest)} is listed twice")
+                seen.add(digest)
+            digests += part
+        self._blob_sizes = sizes
+        for _ in self._placed():
+            pass
+        self._blob_digests = bytes(digests)
+        return self._blob_digests
+
+    def _placed(self) -> Iterator[tuple[int, int, int, int]]:
+        """Yield ordinal, frame, offset and size of each blob; checks that the blobs fill their frames exactly."""
+        ordinal = 0
+        over = 0  # bytes of the last blob that belong in the frames to come
+        for number, frame in self._of_kind(Kind.BLOBS):
+            offset = min(over, frame.raw)
+            over -= offset
+            for _ in range(frame.count):
+                if over:
+                    raise MPackError(f"frame {number} (blobs): blob {ordinal} does not begin in it")
+                size = self._blob_sizes[ordinal]
+                yield ordinal, number, offset, size
+                ordinal += 1
+                offset += size
+                if offset > frame.raw:
+                    offset, over = frame.raw, offset - frame.raw
+            if offset != frame.raw:
+                raise MPackError(f"frame {number} (blobs): {frame.raw - offset} bytes of it belong to no blob")
+        if over:
+            raise MPackError(f"blobs: the last one lacks {over} bytes")
+
+    def _load_outside(self) -> bytes:
+        if self._outside is None:
+            parts = []
+            for ordinal, frame in self._of_kind(Kind.OUTSIDE):
+                raw, where = self._decode(ordinal)
+                if len(raw) != 32 * frame.count:
+                    raise MPackError(f"{where}: {len(raw)} bytes are not {frame.count} ids")
+                parts.append(raw)
+            outside = b"".join(parts)
+            if len({outside[start : start + 32] for start in range(0, len(outside), 32)}) * 32 != len(outside):
+                raise MPackError("outside objects: one is listed twice")
+            self._outside = outside
+        return self._outside
+
+    def directory(self) -> Iterator[BlobEntry]:
+        """Yield where each blob is, in order."""
+        digests = self._load_directory()
+        for ordinal, frame, offset, size in self._placed():
+            yield BlobEntry(ids.from_digest(digests[32 * ordinal : 32 * ordinal + 32]), ordinal, frame, offset, size)
+
+    def blobs(self) -> Iterator[Blob]:
+        """Yield the blobs in order; the bytes of each are read when asked for, any number of times."""
+        for entry in self.directory():
+            yield Blob(self, entry)
+
+    def blob_chunks(self, frame: int, offset: int, size: int) -> Iterator[bytes]:
+        """Yield the bytes at a place in the blobs' frames, in pieces of at most a frame.
+
+        Args:
+            frame: ordinal of the frame in the file.
+            offset: where in its raw bytes to begin.
+            size: bytes; they may go on in the frames that follow.
+
+        Raises:
+            MPackError: there is no such place in this pack, or a frame is damaged.
+        """
+        blob_frames = len(self._starts) - 1
+        if size == 0:
+            return
+        if not 0 <= frame < blob_frames or not 0 <= offset <= self.frames[frame].raw or size < 0:
+            raise MPackError(f"blobs: there is no offset {offset} in a frame {frame}")
+        start = self._starts[frame] + offset
+        if size > self._starts[-1] - start:
+            raise MPackError(f"blobs: {size} bytes at offset {offset} of frame {frame} run past the last frame")
+        while size:
+            number = bisect_right(self._starts, start) - 1
+            raw = self._blob_frame(number)
+            offset = start - self._starts[number]
+            piece = raw[offset : offset + size]
+            yield piece
+            start += len(piece)
+            size -= len(piece)
+
+    def read_blob(self, frame: int, offset: int, size: int) -> bytes:
+        """Return the bytes at a place that `directory` named; frames read last are kept for the next call.
+
+        Raises:
+            MPackError: there is no such place in this pack, it exceeds the limit on a blob's size, or a frame is
+                damaged.
+        """
+        if size > self.limits.max_blob_size:
+            raise MPackError(f"blobs: {size} bytes are over the limit of {self.limits.max_blob_size}")
+        pieces = list(self.blob_chunks(frame, offset, size))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def outside_objects(self) -> Iterator[str]:
+        """Yield the ids of the objects that manifests name and the pack does not hold, each once."""
+        outside = self._load_outside()
+        for start in range(0, len(outside), 32):
+            yield ids.from_digest(outside[start : start + 32])
+
+    def snapshot_deltas(self) -> Iterator[SnapshotDelta]:
+        """Yield the snapshots in order, each as what it changes."""
+        objects = self._load_directory() + self._load_outside()
+        known = self._snapshot_digests
+        hasher = ManifestHasher()
+        decoder = SnapshotDecoder(len(objects) // 32, self.limits)
+        digests = bytearray()
+        seen: set[bytes] = set()
+        for number, frame in self._of_kind(Kind.SNAPSHOTS):
+            raw, where = self._decode(number)
+            for change in decoder.decode(raw, frame.count, where):
+                ordinal = len(digests) // 32
+                changed = {
+                    path: ids.from_digest(objects[32 * ref : 32 * ref + 32]) for path, ref in change.changed.items()
+                }
+                if known is None:
+                    hasher.change(change.removed, changed, full=change.full)
+                    digest = change.stored or hasher.digest()
+                    if digest in seen:
+                        raise MPackError(f"{where}: snapshot {ordinal} is in the pack twice")
+                    seen.add(digest)
+                else:
+                    digest = known[32 * ordinal : 32 * ordinal + 32]
+                digests += digest
+                yield SnapshotDelta(
+                    ordinal,
+                    ids.from_digest(digest),
+                    change.full,
+                    change.removed,
+                    changed,
+                    change.entry_count,
+                    change.stored is not None,
+                )
+        decoder.finish()
+        self._snapshot_digests = bytes(digests)
+
+    def snapshots(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield id and manifest of each snapshot in order; each manifest is a dict of its own, in no fixed order."""
+        manifest: dict[str, str] = {}
+        for delta in self.snapshot_deltas():
+            if delta.full:
+                manifest.clear()
+            for path in delta.removed:
+                del manifest[path]
+            manifest.update(delta.changed)
+            yield delta.snapshot_id, manifest.copy()
+
+    def snapshot_ids(self) -> Iterator[str]:
+        """Yield the ids of the snapshots in order; computed once, in a pass over all manifests."""
+        if self._snapshot_digests is None:
+            for _ in self.snapshot_deltas():
+                pass
+        digests = self._snapshot_digests or b""
+        for start in range(0, len(digests), 32):
+            yield ids.from_digest(digests[start : start + 32])
+
+    def commits(self) -> Iterator[dict[str, Any]]:
+        """Yield the commits in order, as the records that were written: the core fields, then any further ones.
+
+        The ids of the snapshots are needed for it: the first call makes the pass of `snapshot_ids`, unless
+        `snapshots` or `snapshot_deltas` was read to the end before.
+        """
+        for record, _ in self.commits_with_rule():
+            yield record
+
+    def commits_with_rule(self) -> Iterator[tuple[dict[str, Any], IdRule]]:
+        """Yield what `commits` yields, each with where its id comes from."""
+        snapshot_ids = list(self.snapshot_ids()) if self.commit_count else []
+        decoder = CommitDecoder(snapshot_ids.__getitem__, len(snapshot_ids), self.limits)
+        for number, frame in self._of_kind(Kind.COMMITS):
+            raw, where = self._decode(number)
+            yield from decoder.decode(raw, frame.count, where)

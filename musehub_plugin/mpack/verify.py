@@ -1,0 +1,86 @@
+"""Checks every id of a pack against what it names."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from musehub_plugin import ids
+from musehub_plugin.mpack.history import IdRule, id_rule
+from musehub_plugin.mpack.limits import MPackError
+from musehub_plugin.mpack.manifests import ManifestHasher
+from musehub_plugin.mpack.reader import MPackReader
+
+EntityKind = Literal["snapshot", "commit", "blob"]
+
+
+class FalseIdError(MPackError):
+    """An entity does not hash to the id that the pack states for it.
+
+    Attributes:
+        kind: "snapshot", "commit" or "blob".
+        entity_id: the id that the pack states.
+        ordinal: its number among the pack's entities of that kind.
+    """
+
+    def __init__(self, kind: EntityKind, entity_id: str, ordinal: int) -> None:
+        super().__init__(f"{kind} {ordinal} does not hash to its id {entity_id}")
+        self.kind = kind
+        self.entity_id = entity_id
+        self.ordinal = ordinal
+
+
+def verify(reader: MPackReader) -> None:
+    """Hash every snapshot, commit and blob, in this order, reading the whole pack once.
+
+    Whether what they refer to is there is another question: the pack alone cannot answer it.
+
+    Raises:
+        FalseIdError: the first entity that does not hash to its id.
+        MPackError: the pack is malformed, or exceeds a limit.
+    """
+    verify_snapshots(reader)
+    verify_commits(reader)
+    verify_blobs(reader)
+
+
+def verify_snapshots(reader: MPackReader) -> None:
+    """Check the snapshots alone, as `verify` does; ids that the pack leaves to the reader are true already."""
+    hasher = ManifestHasher()
+    in_step = False
+    manifest: dict[str, str] = {}
+    for delta in reader.snapshot_deltas():
+        if delta.full:
+            manifest.clear()
+        for path in delta.removed:
+            del manifest[path]
+        manifest.update(delta.changed)
+        if not delta.id_is_stored:
+            in_step = False
+            continue
+        if in_step:
+            hasher.change(delta.removed, delta.changed, full=delta.full)
+        else:
+            hasher.change((), manifest, full=True)
+            in_step = True
+        if ids.from_digest(hasher.digest()) != delta.snapshot_id:
+            raise FalseIdError("snapshot", delta.snapshot_id, delta.ordinal)
+
+
+def verify_commits(reader: MPackReader) -> None:
+    """Check the commits alone, as `verify` does."""
+    for ordinal, (record, rule) in enumerate(reader.commits_with_rule()):
+        if rule != IdRule.STORED:
+            continue
+        if id_rule(record["commit_id"], record["parent_ids"], record) == IdRule.STORED:
+            raise FalseIdError("commit", record["commit_id"], ordinal)
+
+
+def verify_blobs(reader: MPackReader) -> None:
+    """Check the blobs alone, as `verify` does; streams, whatever their size."""
+    for blob in reader.blobs():
+        digest = hashlib.sha256()
+        for chunk in blob.chunks():
+            digest.update(chunk)
+        if ids.from_digest(digest.digest()) != blob.object_id:
+            raise FalseIdError("blob", blob.object_id, blob.entry.ordinal)

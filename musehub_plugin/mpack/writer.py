@@ -1,0 +1,322 @@
+"""Writes an mpack in one pass, in bounded memory."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import msgpack
+
+from musehub_plugin import ids
+from musehub_plugin.mpack.history import CommitEncoder
+from musehub_plugin.mpack.layout import (
+    BLOB_FRAME_BYTES,
+    MAGIC,
+    METADATA_FRAME_BYTES,
+    Codec,
+    Frame,
+    Kind,
+    encode_frame,
+    encode_toc,
+)
+from musehub_plugin.mpack.limits import Limits
+from musehub_plugin.mpack.manifests import Change, ManifestHasher, SnapshotEncoder
+
+# On two real histories level 6 takes the time of level 3 and 4 to 9 % fewer bytes.
+BLOB_LEVEL = 6
+METADATA_LEVEL = 12
+_BLOB_WINDOW_LOG = 24
+_METADATA_WINDOW_LOG = 22
+_IDS_PER_FRAME = 1 << 16
+
+
+class Sink(Protocol):
+    """What a pack is written to: a binary file whose `write` takes all of what it is given."""
+
+    def write(self, data: bytes, /) -> object:
+        """Append `data`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PackSummary:
+    """What was written.
+
+    Attributes:
+        commit_count: commits in the pack.
+        snapshot_count: snapshots in the pack.
+        blob_count: blobs in the pack.
+        raw_size: sum of the sizes of the blobs.
+        size_bytes: size of the file.
+    """
+
+    commit_count: int
+    snapshot_count: int
+    blob_count: int
+    raw_size: int
+    size_bytes: int
+
+
+class _Stage(IntEnum):
+    BLOBS = 0
+    SNAPSHOTS = 1
+    COMMITS = 2
+    FINISHED = 3
+
+
+class MPackWriter:
+    """Writes blobs, then snapshots, then commits, then the table of contents.
+
+    The same calls give the same bytes, whatever the process, as long as the zstd library is the same. Used as a
+    context manager it finishes the pack on the way out, and leaves it unfinished where an exception passes. After
+    an exception from a method the pack cannot be continued.
+
+    Args:
+        out: where the pack goes: a binary file, only ever appended to.
+        level: zstd level for blobs.
+        limits: sizes that a single path, message, commit or the pack's ratio must keep to. A reader with the same
+            limits accepts what was written, unless the whole exceeds its totals.
+    """
+
+    def __init__(self, out: Sink, *, level: int = BLOB_LEVEL, limits: Limits | None = None) -> None:
+        self._out = out
+        self._level = level
+        self._limits = limits or Limits()
+        self._stage = _Stage.BLOBS
+        self._summary: PackSummary | None = None
+        self._frames: list[Frame] = []
+        self._position = 0
+        self._raw_total = 0
+        self._write(MAGIC)
+
+        self._buffer = bytearray()
+        self._buffer_starts = 0
+        self._ordinals: dict[str, int] = {}
+        self._blob_digests = bytearray()
+        self._blob_sizes = array("Q")
+
+        self._outside_pending = bytearray()
+        self._snapshot_ordinals: dict[str, int] = {}
+        self._snapshots = SnapshotEncoder(self._emit_snapshots)
+        self._manifest: dict[str, str] = {}
+        self._hasher: ManifestHasher | None = None
+        self._commits = CommitEncoder(self._emit_commits, self._limits)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+
+    def close(self) -> None:
+        """Finish the pack, as `finish` does; `out` is left open."""
+        self.finish()
+
+    def _write(self, data: bytes) -> None:
+        self._out.write(data)
+        self._position += len(data)
+
+    def _emit(self, kind: Kind, raw: bytes | bytearray, count: int, *, level: int, window_log: int) -> None:
+        if kind != Kind.BLOBS and len(raw) > METADATA_FRAME_BYTES:
+            raise ValueError(f"{len(raw)} bytes of {kind.name.lower()} do not fit in a frame")
+        codec, stored = encode_frame(raw, level=level, window_log=window_log)
+        self._raw_total += len(raw)
+        # A reader takes a file that decompresses to far more than its size for a bomb; what would look like one is
+        # stored plain, which pays for many frames to come.
+        allowed = self._limits.ratio_allowance + self._limits.max_ratio * (self._position + len(stored))
+        if codec == Codec.ZSTD and self._raw_total > allowed:
+            codec, stored = Codec.PLAIN, bytes(raw)
+        self._frames.append(Frame(kind, codec, self._position, len(stored), len(raw), count))
+        self._write(stored)
+
+    def _enter_stage(self, stage: _Stage) -> None:
+        if stage < self._stage:
+            raise ValueError(f"{stage.name.lower()} cannot be added after {self._stage.name.lower()}")
+        if stage > self._stage and self._stage == _Stage.BLOBS:
+            self._flush_blobs()
+            self._write_directory()
+        if stage > self._stage and self._stage <= _Stage.SNAPSHOTS:
+            self._snapshots.flush()
+        self._stage = stage
+
+    def add_blob(self, object_id: str, content: bytes) -> None:
+        """Append a blob; its id is not checked against its content.
+
+        Raises:
+            ValueError: `object_id` is no id or was added before, or snapshots were begun.
+        """
+        self.add_blob_stream(object_id, len(content), (content,))
+
+    def add_blob_stream(self, object_id: str, size: int, chunks: Iterable[bytes]) -> None:
+        """Append a blob that need not be in memory at once.
+
+        Args:
+            object_id: its id; not checked against its content.
+            size: bytes that `chunks` give in all.
+            chunks: the content in pieces of any size.
+
+        Raises:
+            ValueError: `object_id` is no id or was added before, snapshots were begun, or `size` is wrong.
+        """
+        self._enter_stage(_Stage.BLOBS)
+        digest = ids.to_digest(object_id)
+        if object_id in self._ordinals:
+            raise ValueError(f"blob {object_id} was added before")
+        if not 0 <= size <= self._limits.max_blob_size:
+            raise ValueError(f"blob {object_id}: {size} bytes are over {self._limits.max_blob_size}")
+        # A blob stays within a frame where it can; a bigger one fills frames of its own.
+        if self._buffer_starts and size > BLOB_FRAME_BYTES - len(self._buffer):
+            self._flush_blobs()
+        self._ordinals[object_id] = len(self._ordinals)
+        self._blob_digests += digest
+        self._blob_sizes.append(size)
+        self._buffer_starts += 1
+        missing = size
+        for chunk in chunks:
+            missing -= len(chunk)
+            if missing < 0:
+                break
+            self._append(chunk)
+        if missing:
+            raise ValueError(f"blob {object_id}: its chunks do not give the {size} bytes announced")
+
+    def _append(self, chunk: bytes) -> None:
+        start = 0
+        while start < len(chunk):
+            if len(self._buffer) == BLOB_FRAME_BYTES:
+                self._flush_blobs()
+            end = min(len(chunk), start + BLOB_FRAME_BYTES - len(self._buffer))
+            self._buffer += memoryview(chunk)[start:end]
+            start = end
+
+    def _flush_blobs(self) -> None:
+        if self._buffer or self._buffer_starts:
+            self._emit(Kind.BLOBS, self._buffer, self._buffer_starts, level=self._level, window_log=_BLOB_WINDOW_LOG)
+            self._buffer = bytearray()
+            self._buffer_starts = 0
+
+    def _write_directory(self) -> None:
+        for start in range(0, len(self._blob_sizes), _IDS_PER_FRAME):
+            sizes = self._blob_sizes[start : start + _IDS_PER_FRAME]
+            digests = bytes(self._blob_digests[32 * start : 32 * (start + len(sizes))])
+            self._emit_metadata(Kind.DIRECTORY, msgpack.packb([digests, sizes.tolist()]), len(sizes))
+
+    def _emit_metadata(self, kind: Kind, raw: bytes, count: int) -> None:
+        self._emit(kind, raw, count, level=METADATA_LEVEL, window_log=_METADATA_WINDOW_LOG)
+
+    def _flush_outside(self) -> None:
+        pending = bytes(self._outside_pending)
+        for start in range(0, len(pending), 32 * _IDS_PER_FRAME):
+            part = pending[start : start + 32 * _IDS_PER_FRAME]
+            self._emit_metadata(Kind.OUTSIDE, part, len(part) // 32)
+        self._outside_pending.clear()
+
+    def _emit_snapshots(self, raw: bytes, count: int) -> None:
+        self._flush_outside()
+        self._emit_metadata(Kind.SNAPSHOTS, raw, count)
+
+    def _emit_commits(self, raw: bytes, count: int) -> None:
+        self._emit_metadata(Kind.COMMITS, raw, count)
+
+    def _object_ordinal(self, object_id: str) -> int:
+        ordinal = self._ordinals.get(object_id)
+        if ordinal is None:
+            self._outside_pending += ids.to_digest(object_id)
+            ordinal = self._ordinals[object_id] = len(self._ordinals)
+        return ordinal
+
+    def add_snapshot(self, snapshot_id: str, manifest: Mapping[str, str], *, derivable: bool | None = None) -> None:
+        """Append a snapshot, written as its difference from the one added before.
+
+        Args:
+            snapshot_id: its id.
+            manifest: `{path: object_id}`; objects that the pack does not hold are listed by their ids.
+            derivable: True where `snapshot_id` is known to be the hash of `manifest`: it is then not stored, and a
+                reader computes it. False stores it. None computes it here and stores it where it differs.
+
+        Raises:
+            ValueError: `snapshot_id` or an object id is no id, the snapshot was added before, a path is over the
+                limit, or commits were begun.
+        """
+        self._enter_stage(_Stage.SNAPSHOTS)
+        digest = ids.to_digest(snapshot_id)
+        if snapshot_id in self._snapshot_ordinals:
+            raise ValueError(f"snapshot {snapshot_id} was added before")
+        if len(manifest) > self._limits.max_manifest_entries:
+            raise ValueError(f"snapshot {snapshot_id} is over {self._limits.max_manifest_entries} paths")
+        before = self._manifest
+        changed = {path: object_id for path, object_id in manifest.items() if before.get(path) != object_id}
+        added = sum(1 for path in changed if path not in before)
+        removed: list[str] = []
+        if len(before) + added != len(manifest):
+            removed = sorted(before.keys() - manifest.keys())
+        for path in changed:
+            if not isinstance(path, str) or len(path.encode()) > self._limits.max_path_size:
+                raise ValueError(
+                    f"snapshot {snapshot_id}: path {path!r:.100} is over {self._limits.max_path_size} bytes"
+                )
+        stored: bytes | None = None
+        if derivable is None:
+            if self._hasher is None:
+                self._hasher = ManifestHasher()
+                self._hasher.change((), manifest, full=True)
+            else:
+                self._hasher.change(removed, changed, full=False)
+            if self._hasher.digest() != digest:
+                stored = digest
+        else:
+            self._hasher = None
+            if not derivable:
+                stored = digest
+        for path in removed:
+            del before[path]
+        before.update(changed)
+
+        full = self._snapshots.must_start_full or len(changed) + len(removed) > len(manifest)
+        source = before if full else changed
+        refs = {path: self._object_ordinal(source[path]) for path in sorted(source)}
+        self._snapshots.add(Change(full, [] if full else removed, refs, stored, len(manifest)))
+        self._snapshot_ordinals[snapshot_id] = len(self._snapshot_ordinals)
+
+    def add_commit(self, record: Mapping[str, Any]) -> None:
+        """Append a commit.
+
+        Args:
+            record: `commit_id`, `snapshot_id` and where present `parent_ids`, `branch`, `message`, `author` and
+                `committed_at` (the string that was hashed); any further key is carried unchanged. Parents and
+                snapshot need not be in the pack, and parents need not come first.
+
+        Raises:
+            ValueError: a field is missing, of the wrong type or over a limit, or the commit was added before.
+        """
+        self._enter_stage(_Stage.COMMITS)
+        core: dict[str, Any] = {"parent_ids": [], "branch": "", "message": "", "author": "", "committed_at": ""}
+        core.update(record)
+        for name in ("commit_id", "snapshot_id"):
+            if name not in core:
+                raise ValueError(f"commit {len(self._commits)} has no {name}")
+        if not isinstance(core["parent_ids"], list | tuple):
+            raise ValueError(f"commit {len(self._commits)}: parent_ids is no list")
+        self._commits.add(core, self._snapshot_ordinals)
+
+    def finish(self) -> PackSummary:
+        """Write what is left and the table of contents; further calls return the same summary."""
+        if self._summary is None:
+            self._enter_stage(_Stage.FINISHED)
+            self._commits.flush()
+            self._write(encode_toc(self._frames, level=METADATA_LEVEL))
+            self._summary = PackSummary(
+                commit_count=len(self._commits),
+                snapshot_count=len(self._snapshot_ordinals),
+                blob_count=len(self._blob_sizes),
+                raw_size=sum(self._blob_sizes),
+                size_bytes=self._position,
+            )
+        return self._summary

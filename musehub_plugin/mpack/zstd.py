@@ -1,0 +1,121 @@
+"""Zstandard, as the mpack format uses it: one frame, one shot, its memory known before it is decompressed.
+
+The whole package imports zstd through here: `compression.zstd` is in the standard library from Python 3.14, and
+`backports.zstd` is the same module for older versions.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+__all__ = ["FrameHeader", "ZstdError", "compress", "decompress", "frame_header", "zstd"]
+
+ZstdError = zstd.ZstdError
+
+_MAGIC = b"\x28\xb5\x2f\xfd"
+_DICTIONARY_ID_SIZE = (0, 1, 2, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameHeader:
+    """What a zstd frame says of itself before any of it is decompressed (RFC 8878, section 3.1.1.1).
+
+    Attributes:
+        content_size: bytes that the frame decompresses to, or None where the header does not say.
+        window_size: bytes of earlier output that the decoder must keep.
+        dictionary_id: 0 where the frame names no dictionary.
+    """
+
+    content_size: int | None
+    window_size: int
+    dictionary_id: int
+
+
+def frame_header(data: bytes) -> FrameHeader:
+    """Read the header of a zstd frame (RFC 8878, section 3.1.1.1).
+
+    Raises:
+        ZstdError: `data` does not begin with a complete header of a zstd frame.
+    """
+    if data[:4] != _MAGIC or len(data) < 6:
+        raise ZstdError("it does not begin with the header of a zstd frame")
+    descriptor = data[4]
+    if descriptor & 0x08:
+        raise ZstdError("its frame header sets a reserved bit")
+    single_segment = bool(descriptor & 0x20)
+    window_length = 0 if single_segment else 1
+    dictionary_length = _DICTIONARY_ID_SIZE[descriptor & 3]
+    size_flag = descriptor >> 6
+    size_length = (1 if single_segment else 0) if size_flag == 0 else 1 << size_flag
+    size_start = 5 + window_length + dictionary_length
+    if len(data) < size_start + size_length:
+        raise ZstdError("its frame header is cut off")
+    content_size: int | None = None
+    if size_length:
+        content_size = int.from_bytes(data[size_start : size_start + size_length], "little")
+        if size_length == 2:
+            content_size += 256
+    if single_segment:
+        window_size = content_size or 0
+    else:
+        base = 1 << (10 + (data[5] >> 3))
+        window_size = base + (base >> 3) * (data[5] & 7)
+    dictionary_start = 5 + window_length
+    dictionary_id = int.from_bytes(data[dictionary_start:size_start], "little")
+    return FrameHeader(content_size, window_size, dictionary_id)
+
+
+def compress(data: bytes | bytearray, *, level: int, window_log: int) -> bytes:
+    """Compress `data` into one zstd frame that states its size and carries no checksum.
+
+    Args:
+        data: what to compress.
+        level: zstd's level, 1 to 19.
+        window_log: log2 of the window; zstd lowers it to what `data` needs.
+    """
+    parameter = zstd.CompressionParameter
+    return zstd.compress(
+        data,
+        options={
+            parameter.compression_level: level,
+            parameter.window_log: window_log,
+            parameter.content_size_flag: 1,
+            parameter.checksum_flag: 0,
+        },
+    )
+
+
+def decompress(data: bytes, size: int, *, window_log: int) -> bytes:
+    """Decompress one zstd frame whose size is known, refusing it unread where its header says otherwise.
+
+    Args:
+        data: exactly one frame.
+        size: bytes that it must decompress to; what the header states must be equal.
+        window_log: log2 of the largest window that is accepted.
+
+    Raises:
+        ZstdError: the frame is damaged, is not the only thing in `data`, or is not of that size and window.
+    """
+    header = frame_header(data)
+    if header.content_size != size:
+        raise ZstdError(f"its frame header states {header.content_size} bytes, not {size}")
+    if header.window_size > 1 << window_log:
+        raise ZstdError(f"its window of {header.window_size} bytes is over 2^{window_log}")
+    if header.dictionary_id:
+        raise ZstdError("it needs a dictionary")
+    decoder = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: window_log})
+    # One byte more than expected, so that the decoder gets to see the end of the frame.
+    raw = decoder.decompress(data, size + 1)
+    if not decoder.eof:
+        raise ZstdError("its frame is cut off")
+    if decoder.unused_data:
+        raise ZstdError(f"{len(decoder.unused_data)} bytes follow its frame")
+    if len(raw) != size:
+        raise ZstdError(f"it decompresses to {len(raw)} bytes, not {size}")
+    return raw
