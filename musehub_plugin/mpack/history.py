@@ -228,7 +228,7 @@ class CommitDecoder:
         if step > ordinal:
             raise MPackError(f"{entity} has a parent {step} before it")
         start = 32 * (ordinal - step)
-        return ids.from_digest(self._digests[start : start + 32])
+        return ids.from_digest(bytes(self._digests[start : start + 32]))
 
 
 def _outside_id(outside: bytes, index: int, entity: str) -> str:

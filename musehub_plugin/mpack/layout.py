@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgpack
 
@@ -43,7 +44,8 @@ class Codec(IntEnum):
     ZSTD = 1
 
 
-class Frame(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Frame:
     """One row of the table of contents.
 
     Attributes:

@@ -262,10 +262,9 @@ class SnapshotDecoder:
                 if path in now:
                     raise MPackError(f"{where}: snapshot {self._snapshots} sets a path twice")
                 refs[path] = now[path] = last_ref
-            if len(refs) > self._limits.max_manifest_entries:
-                raise MPackError(
-                    f"{where}: snapshot {self._snapshots} is over the limit of {self._limits.max_manifest_entries} paths"
-                )
+            bound = self._limits.max_manifest_entries
+            if len(refs) > bound:
+                raise MPackError(f"{where}: snapshot {self._snapshots} is over the limit of {bound} paths")
             if code & UNFINISHED:
                 self._unfinished = change
                 continue
