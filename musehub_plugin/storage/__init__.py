@@ -59,6 +59,8 @@ def make_storage(settings: Settings, signer: UrlSigner) -> Storage:
         return MemoryStorage(signer)
     if parts.scheme == "file":
         return FileStorage(unquote(parts.path), signer)
-    from musehub_plugin.storage.s3 import s3_storage  # minio costs 60 ms to import, only S3 hubs need it
+    # minio takes a while to import, and only hubs on S3 need it.
+    from musehub_plugin.storage.s3 import s3_storage
+
 
     return s3_storage(settings)

@@ -1,0 +1,94 @@
+"""A file over range requests: few and large ones for a reader that goes forward, small ones for one that jumps."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+
+FIRST_WINDOW = 256 * 1024
+MAX_WINDOW = 8 * 1024 * 1024
+
+
+class RangeFile(io.BufferedIOBase):
+    """A seekable, read-only binary file whose bytes are fetched when they are read.
+
+    What is fetched starts at 256 KiB and doubles up to 8 MiB as long as reads go on where the last fetch ended, so
+    that a sequential reader of a large file makes few requests and holds at most 8 MiB beside what it asked for.
+
+    Args:
+        fetch: returns exactly the bytes from an offset (first argument) for a length (second argument).
+        size: the file's size in bytes.
+        version: what `musehub_plugin.storage.base.upload_version` reports.
+    """
+
+    def __init__(self, fetch: Callable[[int, int], bytes], size: int, version: str | None = None) -> None:
+        self._fetch = fetch
+        self._size = size
+        self.version = version
+        self._position = 0
+        self._start = 0
+        self._buffer = b""
+        self._window = FIRST_WINDOW
+
+    def readable(self) -> bool:
+        """Say that the file can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that the file can be read in any order."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position of the next read."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move the next read; nothing is fetched.
+
+        Raises:
+            ValueError: the position would be negative, or `whence` is unknown.
+        """
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}.get(whence)
+        if base is None or base + offset < 0:
+            raise ValueError(f"cannot seek to {offset} from {whence}")
+        self._position = base + offset
+        return self._position
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return `size` bytes, fewer at the end of the file only; all that is left where `size` is negative."""
+        if self.closed:
+            raise ValueError("read of a closed file")
+        left = max(0, self._size - self._position)
+        wanted = left if size is None or size < 0 else min(size, left)
+        pieces = []
+        while wanted:
+            piece = self._piece(wanted)
+            pieces.append(piece)
+            wanted -= len(piece)
+            self._position += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes with at most one request."""
+        left = max(0, self._size - self._position)
+        wanted = min(left, FIRST_WINDOW if size < 0 else size)
+        piece = self._piece(wanted) if wanted else b""
+        self._position += len(piece)
+        return piece
+
+    def _piece(self, wanted: int) -> bytes:
+        """Return 1 to `wanted` bytes from the position on, from the buffer or by one request."""
+        at = self._position - self._start
+        if 0 <= at < len(self._buffer):
+            return self._buffer[at : at + wanted]
+        goes_on = at == len(self._buffer) and self._buffer != b""
+        self._window = min(self._window * 2, MAX_WINDOW) if goes_on else FIRST_WINDOW
+        length = min(max(wanted, self._window), self._size - self._position)
+        data = self._fetch(self._position, length)
+        if length > MAX_WINDOW:
+            # Too large to keep beside the caller's own copy; only where it ended is remembered.
+            self._start, self._buffer = self._position + length - 1, data[-1:]
+            return data
+        self._start, self._buffer = self._position, data
+        return data[:wanted]
