@@ -230,7 +230,14 @@ _CHECKS: dict[str, Any] = {
     "retry_after": _seconds(1, 3600),
     "bind_key": _text,
     "job_timeout": _seconds(1, 24 * 3600),
-    **dict.fromkeys(("max_body", "max_wants", "max_haves", "max_push", "max_push_raw", "max_blob", "max_commits", "max_manifest_entries"), _positive),
+    "max_body": _positive,
+    "max_wants": _positive,
+    "max_haves": _positive,
+    "max_push": _positive,
+    "max_push_raw": _positive,
+    "max_blob": _positive,
+    "max_commits": _positive,
+    "max_manifest_entries": _positive,
 }
 
 def _check_together(settings: Settings) -> None:

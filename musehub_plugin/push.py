@@ -20,8 +20,8 @@ from musehub_plugin import graph, ids
 from musehub_plugin.config import Settings
 from musehub_plugin.errors import Conflict, HubError, Invalid, NotFound, TooLarge
 from musehub_plugin.hub import Hub
-from musehub_plugin.mpack import Limits, MPackError, MPackReader
-from musehub_plugin.mpack.paths import unsafe_manifest
+from musehub_plugin.mpack import FalseIdError, Limits, MPackError, MPackReader, verify
+from musehub_plugin.mpack.paths import clashing_path, unsafe_path
 from musehub_plugin.refs import bad_branch_name
 from musehub_plugin.storage.base import PresignedUpload
 from musehub_plugin.storage.uploads import delete_upload, open_upload, presign_upload, put_mpack_file
@@ -271,6 +271,7 @@ def _limits(settings: Settings) -> Limits:
     return Limits(
         max_file_size=settings.max_push,
         max_commits=settings.max_commits,
+        max_snapshots=settings.max_commits,
         max_manifest_entries=settings.max_manifest_entries,
         max_blob_size=settings.max_blob,
         max_raw_size=settings.max_push_raw,
@@ -280,14 +281,13 @@ def _limits(settings: Settings) -> Limits:
 class _Pack:
     """A stranger's mpack: verified, then stored.
 
-    Commits and blob ids are kept in memory, manifests are read twice instead.
+    Commits and blob ids are kept in memory, manifests are read again when they are stored.
     """
 
     def __init__(self, file: IO[bytes], settings: Settings) -> None:
-        try:
-            self.reader = MPackReader(file, limits=_limits(settings))
-        except MPackError as error:
-            raise _malformed(error) from None
+        self._file = file
+        self._settings = settings
+        self.reader: MPackReader
         self.commits: dict[str, dict[str, Any]] = {}
         self._blob_sizes: dict[str, int] = {}
         self._paths: dict[str, str] = {}
@@ -300,67 +300,64 @@ class _Pack:
             Invalid: the first thing that is wrong, by its id.
         """
         try:
-            self._verify_blobs()
-            snapshot_ids = self._verify_snapshots(db, repo_id)
-            self._verify_commits()
+            self.reader = MPackReader(self._file, limits=_limits(self._settings))
+            verify(self.reader)
+            self._blob_sizes = {entry.object_id: entry.size for entry in self.reader.directory()}
+            snapshot_ids = self._check_manifests()
+            self._check_records()
+        except FalseIdError as error:
+            raise Invalid(f"{error.kind} {error.entity_id} does not hash to its id.", code="hash-mismatch") from None
         except MPackError as error:
-            raise _malformed(error) from None
-        self._verify_history(db, repo_id, nodes, snapshot_ids)
+            raise Invalid(f"The mpack cannot be read: {error}", code="malformed-mpack") from None
+        self._check_objects(db, repo_id)
+        self._check_history(db, repo_id, nodes, snapshot_ids)
 
-    def _verify_blobs(self) -> None:
-        for blob in self.reader.blobs():
-            digest = hashlib.sha256()
-            for chunk in blob.chunks():
-                digest.update(chunk)
-            if ids.from_digest(digest.digest()) != blob.object_id:
-                raise Invalid(f"blob {blob.object_id} does not hash to its id.", code="hash-mismatch")
-            self._blob_sizes[blob.object_id] = blob.size
-
-    def _verify_snapshots(self, db: Database, repo_id: str) -> set[str]:
+    def _check_manifests(self) -> set[str]:
+        """Look at every path, and return the ids of the snapshots."""
         snapshot_ids: set[str] = set()
-        outside: dict[str, str] = {}
-        for snapshot_id, manifest in self.reader.snapshots():
-            if ids.snapshot_id(manifest) != snapshot_id:
-                raise Invalid(f"snapshot {snapshot_id} does not hash to its id.", code="hash-mismatch")
-            unsafe = unsafe_manifest(manifest)
+        paths: set[str] = set()
+        for delta in self.reader.snapshot_deltas():
+            if delta.full:
+                paths.clear()
+            paths.difference_update(delta.removed)
+            unsafe = next(
+                ((path, reason) for path in delta.changed if (reason := unsafe_path(path)) is not None), None
+            )
+            if not paths.issuperset(delta.changed):
+                paths.update(delta.changed)
+                unsafe = unsafe or clashing_path(paths)
             if unsafe is not None:
                 path, reason = unsafe
                 raise Invalid(
-                    f"snapshot {snapshot_id}: path {path!r:.200} {reason}.",
+                    f"snapshot {delta.snapshot_id}: path {path!r:.200} {reason}.",
                     code="unsafe-path",
                     extra={"path": path[:4096]},
                 )
-            snapshot_ids.add(snapshot_id)
-            for path, object_id in manifest.items():
-                if object_id in self._blob_sizes:
-                    self._paths.setdefault(object_id, path)
-                else:
-                    outside.setdefault(object_id, snapshot_id)
-        missing = outside.keys() - contents.held_objects(db, repo_id, outside)
+            snapshot_ids.add(delta.snapshot_id)
+            for path, object_id in delta.changed.items():
+                self._paths.setdefault(object_id, path)
+        return snapshot_ids
+
+    def _check_records(self) -> None:
+        for record in self.reader.commits():
+            for field in ("message", "author", "branch", "committed_at"):
+                if "\0" in record[field]:
+                    raise Invalid(f"commit {record['commit_id']}: {field} holds a NUL.", code="invalid-commit")
+            _timestamp(record)
+            self.commits[record["commit_id"]] = record
+
+    def _check_objects(self, db: Database, repo_id: str) -> None:
+        outside = set(self.reader.outside_objects())
+        missing = outside - contents.held_objects(db, repo_id, outside)
         if missing:
             object_id = min(missing)
             raise Invalid(
-                f"snapshot {outside[object_id]}: blob {object_id} is neither in the mpack nor in this repo.",
+                f"path {self._paths.get(object_id, '')!r:.200}: blob {object_id} is neither in the mpack nor in "
+                "this repo.",
                 code="missing-blob",
             )
-        return snapshot_ids
 
-    def _verify_commits(self) -> None:
-        for record in self.reader.commits():
-            commit_id = record["commit_id"]
-            for field in ("message", "author", "branch", "committed_at"):
-                if "\0" in record[field]:
-                    raise Invalid(f"commit {commit_id}: {field} holds a NUL.", code="invalid-commit")
-            parts = (record["parent_ids"], record["snapshot_id"], record["message"])
-            if commit_id not in (
-                ids.commit_id(*parts, record["committed_at"]),
-                ids.commit_id(*parts, record["author"]),
-            ):
-                raise Invalid(f"commit {commit_id} does not hash to its id.", code="hash-mismatch")
-            _timestamp(record)
-            self.commits[commit_id] = record
-
-    def _verify_history(
+    def _check_history(
         self, db: Database, repo_id: str, nodes: Mapping[str, commit_store.Node], snapshot_ids: set[str]
     ) -> None:
         outside_parents: set[str] = set()
@@ -440,6 +437,3 @@ def _timestamp(record: Mapping[str, Any]) -> datetime:
             f"commit {record['commit_id']}: committed_at {text!r:.100} is no ISO 8601 date.", code="invalid-commit"
         ) from None
 
-
-def _malformed(error: MPackError) -> Invalid:
-    return Invalid(f"The mpack cannot be read: {error}", code="malformed-mpack")
