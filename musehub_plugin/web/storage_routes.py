@@ -79,9 +79,7 @@ def _file_response(file: BinaryIO, grant: Grant, filename: str) -> Response:
     size = file.seek(0, 2)
     file.seek(0)
     # Seekable, unlike some servers' own wrappers: a range must not read all that lies before it.
-    response = Response(
-        FileWrapper(file, _CHUNK), content_type="application/octet-stream", direct_passthrough=True
-    )
+    response = Response(FileWrapper(file, _CHUNK), content_type="application/octet-stream", direct_passthrough=True)
     response.content_length = size
     response.set_etag(grant.key)
     lifetime = max(0, grant.expires_at - int(time.time()))
