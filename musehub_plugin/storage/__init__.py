@@ -62,5 +62,4 @@ def make_storage(settings: Settings, signer: UrlSigner) -> Storage:
     # minio takes a while to import, and only hubs on S3 need it.
     from musehub_plugin.storage.s3 import s3_storage
 
-
     return s3_storage(settings)

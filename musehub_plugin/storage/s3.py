@@ -21,7 +21,6 @@ from typing import BinaryIO, cast
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
 
-import certifi
 import urllib3
 from minio import Minio
 from minio.commonconfig import CopySource
@@ -383,8 +382,8 @@ def _pool(read_seconds: float) -> urllib3.PoolManager:
             backoff_factor=0.2,
             respect_retry_after_header=False,
         ),
+        # The system's authorities, or those of SSL_CERT_FILE: a store in the house may have one of its own.
         cert_reqs="CERT_REQUIRED",
-        ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
     )
 
 
