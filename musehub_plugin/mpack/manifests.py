@@ -226,7 +226,7 @@ class SnapshotDecoder:
         changed_counts = columns.integers("changed count", count=len(codes), low=0, high=len(raw))
         changed = columns.integers("changed path", count=sum(changed_counts), low=0, high=len(paths))
         steps = columns.integers("object step", count=len(changed), low=-_MAX_REF, high=_MAX_REF)
-        stored_ordinals = columns.integers("stored id ordinal", low=0, high=max(0, count - 1))
+        stored_ordinals = columns.integers("stored id ordinal", low=0, high=count - 1)
         stored = columns.digests("stored id", count=len(stored_ordinals))
         columns.finish()
         self._changes += len(removed) + len(changed)

@@ -360,6 +360,12 @@ class MPackReader:
         decoder.finish()
         self._snapshot_digests = bytes(digests)
 
+    def _load_snapshot_digests(self) -> bytes:
+        if self._snapshot_digests is None:
+            for _ in self.snapshot_deltas():
+                pass
+        return self._snapshot_digests or b""
+
     def snapshots(self) -> Iterator[tuple[str, dict[str, str]]]:
         """Yield id and manifest of each snapshot in order; each manifest is a dict of its own, in no fixed order."""
         manifest: dict[str, str] = {}
@@ -373,10 +379,7 @@ class MPackReader:
 
     def snapshot_ids(self) -> Iterator[str]:
         """Yield the ids of the snapshots in order; computed once, in a pass over all manifests."""
-        if self._snapshot_digests is None:
-            for _ in self.snapshot_deltas():
-                pass
-        digests = self._snapshot_digests or b""
+        digests = self._load_snapshot_digests()
         for start in range(0, len(digests), 32):
             yield ids.from_digest(digests[start : start + 32])
 
@@ -391,8 +394,12 @@ class MPackReader:
 
     def commits_with_rule(self) -> Iterator[tuple[dict[str, Any], IdRule]]:
         """Yield what `commits` yields, each with where its id comes from."""
-        snapshot_ids = list(self.snapshot_ids()) if self.commit_count else []
-        decoder = CommitDecoder(snapshot_ids.__getitem__, len(snapshot_ids), self.limits)
+        digests = self._load_snapshot_digests() if self.commit_count else b""
+
+        def snapshot_id(ordinal: int) -> str:
+            return ids.from_digest(digests[32 * ordinal : 32 * ordinal + 32])
+
+        decoder = CommitDecoder(snapshot_id, len(digests) // 32, self.limits)
         for number, frame in self._of_kind(Kind.COMMITS):
             raw, where = self._decode(number)
             yield from decoder.decode(raw, frame.count, where)
