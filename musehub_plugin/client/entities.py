@@ -12,9 +12,10 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from musehub_plugin import ids
 from musehub_plugin.client.errors import WorkdirError
@@ -29,10 +30,14 @@ class EntityFiles:
 
     Args:
         muse: the working copy's `.muse` folder.
+
+    Attributes:
+        rewrite: write what is there already once more, to repair it; False at first.
     """
 
     def __init__(self, muse: Path) -> None:
         self.muse = muse
+        self.rewrite = False
         self._base = os.fspath(muse)
         prefix = os.fspath(muse / "tmp" / f"{os.getpid()}-{secrets.token_hex(4)}")
         self._temp_names = (f"{prefix}-{number}" for number in count())
@@ -54,7 +59,7 @@ class EntityFiles:
         except FileNotFoundError:
             raise WorkdirError(f"blob {object_id} is missing; {_REPAIR}") from None
 
-    def open_blob(self, object_id: str) -> BinaryIO:
+    def open_blob(self, object_id: str) -> BufferedReader:
         """Open a blob for reading.
 
         Raises:
@@ -74,22 +79,28 @@ class EntityFiles:
         with self.open_blob(object_id) as file:
             return file.read()
 
-    def write_blob(self, content: bytes) -> tuple[str, bool]:
+    def write_blob(self, content: bytes, expected_id: str | None = None) -> tuple[str, bool]:
         """Store a blob.
 
+        Args:
+            content: its bytes.
+            expected_id: the id that it must have.
+
         Returns:
-            Its id, and whether it is new here.
+            Its id, and whether it is new here. Nothing is stored where the id is not `expected_id`.
         """
         object_id = ids.blob_id(content)
+        if expected_id not in {None, object_id}:
+            return object_id, False
         path = self._blob_path(object_id)
         try:
             # A file of another size is what a crash of the machine left; it is written again.
-            if _size(path) == len(content):
-                return object_id, False
+            known = _size(path) == len(content)
         except FileNotFoundError:
-            pass
-        self.write_file(path, content)
-        return object_id, True
+            known = False
+        if not known or self.rewrite:
+            self.write_file(path, content)
+        return object_id, not known
 
     def write_blob_stream(self, chunks: Iterable[bytes], expected_id: str | None = None) -> tuple[str, bool]:
         """Store a blob that comes in pieces, in bounded memory.
@@ -99,8 +110,7 @@ class EntityFiles:
             expected_id: the id that it must have.
 
         Returns:
-            Its id, and whether it is new here; the id is None where it is not `expected_id`, and nothing is
-            stored.
+            Its id, and whether it is new here. Nothing is stored where the id is not `expected_id`.
         """
         temp = self.temp_path()
         digest = hashlib.sha256()
@@ -148,10 +158,10 @@ class EntityFiles:
             Whether it is new here.
         """
         path = self._record_path("snapshots", snapshot_id)
-        if _exists(path):
-            return False
-        self.write_file(path, rows.render(snapshot_id, created_at))
-        return True
+        new = not _exists(path)
+        if new or self.rewrite:
+            self.write_file(path, rows.render(snapshot_id, created_at))
+        return new
 
     def has_commit(self, commit_id: str) -> bool:
         """Say whether a commit's file is there."""
@@ -180,10 +190,10 @@ class EntityFiles:
             Whether it is new here; one that is there stays as it is.
         """
         path = self._record_path("commits", ids.PREFIX + record["commit_id"])
-        if _exists(path):
-            return False
-        self.write_file(path, render(record))
-        return True
+        new = not _exists(path)
+        if new or self.rewrite:
+            self.write_file(path, render(record))
+        return new
 
     def stored_ids(self, kind: str) -> Iterator[str]:
         """Iterate over the ids of all stored entities of a kind, in no order.

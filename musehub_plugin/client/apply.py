@@ -1,0 +1,178 @@
+"""Brings an mpack into a working copy, believing nothing that it says."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from musehub_plugin.client.errors import BadMPack
+from musehub_plugin.client.manifest import ManifestRows
+from musehub_plugin.client.record import commit_hashes_to, record_from_wire
+from musehub_plugin.client.transport import Progress
+from musehub_plugin.client.workdir import Workdir
+from musehub_plugin.mpack import Limits, MPackError, MPackReader
+
+# Blobs up to this size are read whole: most are, and a file less is opened for each.
+_WHOLE: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What an mpack held, and how much of it was new.
+
+    Attributes:
+        commit_count: commits in the mpack.
+        snapshot_count: snapshots in it.
+        blob_count: blobs in it.
+        new_commits: commits that the working copy did not have.
+        new_snapshots: snapshots that it did not have.
+        new_blobs: blobs that it did not have.
+    """
+
+    commit_count: int
+    snapshot_count: int
+    blob_count: int
+    new_commits: int
+    new_snapshots: int
+    new_blobs: int
+
+
+def apply_mpack(
+    workdir: Workdir,
+    source: bytes | Path | BinaryIO,
+    *,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> Applied:
+    """Store what an mpack holds in a working copy; no ref is moved.
+
+    Every blob, snapshot and commit is hashed, and every object, snapshot and parent that they name must be in the
+    mpack or in the working copy. What fails is not stored, nor is anything that names it: blobs are written first,
+    then snapshots, then commits, parents before children. So a commit that is there has all that it reaches, and a
+    second application, also of an mpack whose first one broke off, completes it.
+
+    Args:
+        workdir: the working copy.
+        source: the mpack: its bytes, its file's path, or a seekable binary file.
+        limits: what is accepted; None: what `musehub_plugin.mpack` accepts by default.
+        progress: told about blobs, snapshots and commits done.
+
+    Raises:
+        BadMPack: the mpack is malformed, something in it is not what its id says, or something is missing.
+    """
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return apply_mpack(workdir, file, limits=limits, progress=progress)
+    try:
+        reader = MPackReader(io.BytesIO(source) if isinstance(source, bytes) else source, limits=limits)
+        application = _Application(workdir, reader, progress or (lambda stage, done, total: None))
+        return Applied(
+            reader.commit_count,
+            reader.snapshot_count,
+            reader.blob_count,
+            new_blobs=application.blobs(),
+            new_snapshots=application.snapshots(),
+            new_commits=application.commits(),
+        )
+    except MPackError as error:
+        raise BadMPack(f"the mpack is malformed: {error}") from None
+
+
+class _Application:
+    """The three steps, in the order in which they must be taken; each returns how many entities were new."""
+
+    def __init__(self, workdir: Workdir, reader: MPackReader, progress: Progress) -> None:
+        self._workdir = workdir
+        self._reader = reader
+        self._progress = progress
+
+    def blobs(self) -> int:
+        new_count = 0
+        for done, blob in enumerate(self._reader.blobs(), 1):
+            if blob.size <= _WHOLE:
+                object_id, new = self._workdir.write_blob(blob.read(), blob.object_id)
+            else:
+                object_id, new = self._workdir.write_blob_stream(blob.chunks(), blob.object_id)
+            if object_id != blob.object_id:
+                raise BadMPack(f"blob {blob.object_id} of the mpack hashes to {object_id}")
+            new_count += new
+            self._progress("blobs", done, self._reader.blob_count)
+        return new_count
+
+    def snapshots(self) -> int:
+        # Not part of the id, and not on the wire: it says when this copy got to know the snapshot.
+        created_at = datetime.now(UTC).isoformat(timespec="microseconds")
+        rows = ManifestRows()
+        new_count = 0
+        for done, delta in enumerate(self._reader.snapshot_deltas(), 1):
+            for object_id in delta.changed.values():
+                if not self._workdir.has_blob(object_id):
+                    raise BadMPack(
+                        f"snapshot {delta.snapshot_id} of the mpack names blob {object_id}, which is neither in the "
+                        "mpack nor here"
+                    )
+            if delta.full:
+                rows = ManifestRows(delta.changed)
+            else:
+                for path in delta.removed:
+                    rows.remove(path)
+                for path, object_id in delta.changed.items():
+                    rows.set(path, object_id)
+            # An id that the mpack does not state was computed from the manifest by the reader.
+            if delta.id_is_stored and rows.snapshot_id() != delta.snapshot_id:
+                raise BadMPack(f"snapshot {delta.snapshot_id} of the mpack hashes to {rows.snapshot_id()}")
+            new_count += self._workdir.write_snapshot(rows, delta.snapshot_id, created_at)
+            self._progress("snapshots", done, self._reader.snapshot_count)
+        return new_count
+
+    def commits(self) -> int:
+        new_count = 0
+        for done, commit in enumerate(self._checked_commits(), 1):
+            new_count += self._workdir.write_commit(record_from_wire(commit, repo_id=self._workdir.repo_id))
+            self._progress("commits", done, self._reader.commit_count)
+        return new_count
+
+    def _checked_commits(self) -> Iterator[dict[str, Any]]:
+        """Check all commits, then give them, parents before children."""
+        passed: set[str] = set()
+        awaited: set[str] = set()
+        in_order = True
+        for commit in self._reader.commits():
+            commit_id = commit["commit_id"]
+            if not commit_hashes_to(commit):
+                raise BadMPack(f"commit {commit_id} of the mpack does not hash to its id")
+            if not self._workdir.has_snapshot(commit["snapshot_id"]):
+                raise BadMPack(
+                    f"commit {commit_id} of the mpack names snapshot {commit['snapshot_id']}, which is neither in the "
+                    "mpack nor here"
+                )
+            in_order = in_order and commit_id not in awaited
+            passed.add(commit_id)
+            awaited.update(parent for parent in commit["parent_ids"] if parent not in passed)
+        for parent in sorted(awaited - passed):
+            if not self._workdir.has_commit(parent):
+                raise BadMPack(f"a commit of the mpack has the parent {parent}, which is neither in the mpack nor here")
+        # Hubs send parents first; another order costs the memory to turn it round.
+        return self._reader.commits() if in_order else _parents_first(self._reader.commits())
+
+
+def _parents_first(commits: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    by_id = {commit["commit_id"]: commit for commit in commits}
+    placed: set[str] = set()
+    for start in by_id:
+        stack = [start]
+        while stack:
+            commit = by_id[stack[-1]]
+            waiting = [parent for parent in commit["parent_ids"] if parent in by_id and parent not in placed]
+            if waiting and stack[-1] not in placed:
+                # No cycle can get this far: no text holds its own SHA-256.
+                stack += waiting
+                continue
+            if stack[-1] not in placed:
+                placed.add(stack[-1])
+                yield commit
+            stack.pop()

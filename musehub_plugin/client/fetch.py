@@ -1,0 +1,190 @@
+"""Fetch: brings what a remote's branches reach, and notes where they stand. Local branches and files stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+from musehub_plugin.client.apply import Applied, apply_mpack
+from musehub_plugin.client.errors import HubRefused, WorkdirError
+from musehub_plugin.client.history import History, Walk
+from musehub_plugin.client.protocol import MAX_HAVES, MAX_WANTS, RemoteRefs, ask_fetch, get_refs, negotiate
+from musehub_plugin.client.transport import HubTransport
+from musehub_plugin.client.workdir import Workdir
+
+# Commits named in the second round of a negotiation; each further round names four times as many.
+_FIRST_ROUND: Final = 256
+
+
+@dataclass
+class Fetched:
+    """What a fetch did.
+
+    Attributes:
+        updated: branches of the remote that are new or moved: `{branch: (before, now)}`, before None for new ones.
+        pruned: branches that the remote no longer has, whose notes were dropped.
+        unusable: branches of the remote that this working copy cannot note, by name.
+        new_commits: commits that the working copy did not have.
+        new_snapshots: snapshots that it did not have.
+        new_blobs: blobs that it did not have.
+        received_bytes: size of the mpacks.
+    """
+
+    updated: dict[str, tuple[str | None, str]] = field(default_factory=dict)
+    pruned: list[str] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+    new_commits: int = 0
+    new_snapshots: int = 0
+    new_blobs: int = 0
+    received_bytes: int = 0
+
+
+def fetch(
+    workdir: Workdir, hub: HubTransport, *, remote: str = "origin", prune: bool = False, repair: bool = False
+) -> Fetched:
+    """Bring what a remote's branches reach, and note where they stand in `.muse/remotes`.
+
+    Args:
+        workdir: the working copy.
+        hub: the remote.
+        remote: the remote's name here.
+        prune: drop the notes of branches that the remote no longer has.
+        repair: bring everything again and write it over what is there, which mends damaged and missing files.
+
+    Raises:
+        HubRefused: the hub refused, or was not ready for longer than is waited.
+        HubUnreachable: the hub or its storage did not answer.
+        BadMPack: what came is not what it says.
+        WorkdirError: the working copy is damaged, or in use.
+    """
+    with workdir.lock():
+        refs = get_refs(hub)
+        result = Fetched(unusable=list(refs.unusable))
+        try:
+            receive(workdir, hub, refs, result, repair=repair)
+        except HubRefused as refused:
+            if refused.status != 404:
+                raise
+            # A branch may have been deleted since it was named.
+            refs = get_refs(hub)
+            receive(workdir, hub, refs, result, repair=repair)
+        note_heads(workdir, refs, remote, result)
+        if prune:
+            for branch in workdir.remote_heads(remote).keys() - refs.branch_heads.keys():
+                workdir.forget_remote_head(remote, branch)
+                result.pruned.append(branch)
+            result.pruned.sort()
+    return result
+
+
+def receive(workdir: Workdir, hub: HubTransport, refs: RemoteRefs, result: Fetched, *, repair: bool = False) -> None:
+    """Bring into a working copy what a remote's branches reach.
+
+    Args:
+        workdir: the working copy.
+        hub: the remote.
+        refs: its branches.
+        result: where counts are added.
+        repair: bring everything, and write it over what is there.
+    """
+    heads = dict.fromkeys(refs.branch_heads.values())
+    wants = [head for head in heads if repair or not workdir.has_commit(head)]
+    arrived: list[str] = []
+    while some := wants[:MAX_WANTS]:
+        wants = wants[MAX_WANTS:]
+        # What came a moment ago is had, if everything is fetched again or not.
+        have = arrived if repair else common_commits(workdir, hub, some, extra=arrived)
+        applied = _receive_pack(workdir, hub, some, have, result, rewrite=repair)
+        if applied is not None:
+            result.new_commits += applied.new_commits
+            result.new_snapshots += applied.new_snapshots
+            result.new_blobs += applied.new_blobs
+        arrived += some
+        for head in some:
+            if not workdir.has_commit(head):
+                raise WorkdirError(f"{hub.url} sent no commit {head}; try `musehub fetch --repair`")
+
+
+def note_heads(workdir: Workdir, refs: RemoteRefs, remote: str, result: Fetched) -> None:
+    """Note where a remote's branches stand; their commits must be there."""
+    known = workdir.remote_heads(remote)
+    gone = known.keys() - refs.branch_heads.keys()
+    for branch, head in refs.branch_heads.items():
+        before = known.get(branch)
+        if before == head:
+            continue
+        # A branch that is gone may be in the way of one that is new: `a` of `a/b`.
+        for old in gone:
+            if old.startswith(branch + "/") or branch.startswith(old + "/"):
+                workdir.forget_remote_head(remote, old)
+        try:
+            workdir.set_remote_head(remote, branch, head)
+        except WorkdirError:
+            result.unusable.append(branch)
+        else:
+            result.updated[branch] = (before, head)
+
+
+def common_commits(workdir: Workdir, hub: HubTransport, want: Sequence[str], extra: Iterable[str] = ()) -> list[str]:
+    """Find commits that both sides have, such that what they reach need not be sent.
+
+    The heads are named first, and mostly that is all. Where the hub does not know one, its past is named, newest
+    first, until every way into it has come to something that the hub knows.
+
+    Args:
+        workdir: the working copy.
+        hub: the remote.
+        want: commits that the hub has.
+        extra: commits here that the hub is known to have.
+    """
+    history = History(workdir)
+    known = set(extra)
+    heads = {*workdir.branches().values(), *workdir.tags().values(), *workdir.all_remote_heads()} - known
+    present = sorted(head for head in heads if workdir.has_commit(head))
+    walk = Walk(history)
+    for head in known:
+        walk.add(head, common=True)
+    for head in present:
+        walk.add(head)
+    passed = iter(walk)
+    batch = present[:MAX_HAVES]
+    named = set(batch)
+    size = _FIRST_ROUND
+    while batch:
+        answer = negotiate(hub, want, batch)
+        for commit_id in answer.ack:
+            walk.paint(commit_id)
+        known |= answer.ack
+        if answer.ready or len(named) >= MAX_HAVES:
+            break
+        unknown = (commit_id for commit_id in passed if commit_id not in named and not walk.is_common(commit_id))
+        batch = list(islice(unknown, min(size, MAX_HAVES - len(named))))
+        named.update(batch)
+        size *= 4
+    return sorted(known)[:MAX_HAVES]
+
+
+def _receive_pack(
+    workdir: Workdir, hub: HubTransport, want: Sequence[str], have: Sequence[str], result: Fetched, *, rewrite: bool
+) -> Applied | None:
+    target = workdir.temp_path()
+    try:
+        for last_try in (False, True):
+            answer = ask_fetch(hub, want, have)
+            if answer is None:
+                return None
+            try:
+                hub.download("fetch", answer.mpack_url, target, mpack_id=answer.mpack_id, size=answer.size_bytes)
+                break
+            except HubRefused as refused:
+                # The URL has expired, or its mpack was replaced by a better one: another is asked for, once.
+                if last_try or refused.status not in {403, 404}:
+                    raise
+        result.received_bytes += target.stat().st_size
+        workdir.rewrite = rewrite
+        return apply_mpack(workdir, target, progress=hub.progress)
+    finally:
+        workdir.rewrite = False
+        target.unlink(missing_ok=True)

@@ -1,0 +1,247 @@
+"""Push: sends what a hub lacks of local branches, and moves the branches there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from musehub_plugin import ids
+from musehub_plugin.client.errors import ClientError, WorkdirError
+from musehub_plugin.client.fetch import common_commits
+from musehub_plugin.client.history import History
+from musehub_plugin.client.protocol import MAX_WANTS, RemoteRefs, get_refs, presign, unpack
+from musehub_plugin.client.record import wire_from_record
+from musehub_plugin.client.transport import HubTransport, Progress
+from musehub_plugin.client.workdir import Workdir
+from musehub_plugin.mpack import MPackWriter, PackSummary, solid_order
+
+_CHUNK: Final = 1 << 20
+
+
+class NotFastForwardError(ClientError):
+    """A push would drop commits from a branch of the hub; nothing was sent."""
+
+
+@dataclass(frozen=True)
+class PushedBranch:
+    """One branch of a push.
+
+    Attributes:
+        branch: its name.
+        before: where it was on the hub; None: it is new there.
+        head: where it is now.
+    """
+
+    branch: str
+    before: str | None
+    head: str
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did.
+
+    Attributes:
+        branches: those that moved; none: the hub had everything.
+        commit_count: commits sent.
+        snapshot_count: snapshots sent.
+        blob_count: blobs sent.
+        sent_bytes: size of the mpack.
+    """
+
+    branches: Sequence[PushedBranch]
+    commit_count: int = 0
+    snapshot_count: int = 0
+    blob_count: int = 0
+    sent_bytes: int = 0
+
+
+def push(
+    workdir: Workdir,
+    hub: HubTransport,
+    *,
+    remote: str = "origin",
+    branches: Sequence[str] | None = None,
+    force: bool = False,
+) -> Pushed:
+    """Send local branches to a remote, all in one mpack.
+
+    Args:
+        workdir: the working copy.
+        hub: the remote.
+        remote: the remote's name here.
+        branches: the branches to push, the first one first; None: HEAD's.
+        force: move a branch even where that drops commits from it on the hub.
+
+    Raises:
+        NotFastForwardError: a branch on the hub has commits that the local one lacks.
+        HubRefused: the hub refused; 409: a branch moved in between.
+        HubUnreachable: the hub or its storage did not answer.
+        WorkdirError: there is no such branch, or something that it reaches is missing.
+    """
+    with workdir.lock():
+        heads = _local_heads(workdir, branches)
+        refs = get_refs(hub)
+        history = History(workdir)
+        moves = [
+            PushedBranch(branch, refs.branch_heads.get(branch), head)
+            for branch, head in heads.items()
+            if refs.branch_heads.get(branch) != head
+        ]
+        if not force:
+            for move in moves:
+                _require_fast_forward(workdir, history, move, remote)
+        if not moves:
+            _note(workdir, remote, refs.branch_heads, heads)
+            return Pushed([])
+        held = _held(workdir, hub, refs)
+        with _packed(workdir, history, [move.head for move in moves], held, hub.progress) as pack:
+            return _send(workdir, hub, remote, moves, pack, force=force)
+
+
+@dataclass(frozen=True)
+class _Pack:
+    path: Path
+    mpack_id: str
+    summary: PackSummary
+
+
+def _send(
+    workdir: Workdir,
+    hub: HubTransport,
+    remote: str,
+    moves: Sequence[PushedBranch],
+    pack: _Pack,
+    *,
+    force: bool,
+) -> Pushed:
+    ticket = presign(hub, pack.mpack_id, pack.summary.size_bytes)
+    if ticket.url is not None:
+        hub.upload("push/presign", ticket.url, pack.path, method=ticket.method, headers=ticket.headers)
+    for move in moves:
+        # The first stores the mpack; to the others the hub has it already, and moves their branch alone.
+        done = unpack(hub, pack.mpack_id, branch=move.branch, head=move.head, expected_head=move.before, force=force)
+        _note(workdir, remote, done.branch_heads, {move.branch: move.head})
+    summary = pack.summary
+    return Pushed(moves, summary.commit_count, summary.snapshot_count, summary.blob_count, summary.size_bytes)
+
+
+def _local_heads(workdir: Workdir, branches: Sequence[str] | None) -> dict[str, str]:
+    if branches is None:
+        branch = workdir.head_branch()
+        if branch is None:
+            raise WorkdirError("HEAD is on no branch; name the branch to push")
+        branches = [branch]
+    heads: dict[str, str] = {}
+    for branch in branches:
+        head = workdir.branch_head(branch)
+        if head is None:
+            known = ", ".join(sorted(workdir.branches())[:20]) or "none has commits"
+            raise WorkdirError(f"there is no branch {branch!r:.100} to push; there are: {known}")
+        heads[branch] = head
+    return heads
+
+
+def _require_fast_forward(workdir: Workdir, history: History, move: PushedBranch, remote: str) -> None:
+    if move.before is None:
+        return
+    if not workdir.has_commit(move.before) or not history.is_ancestor(move.before, move.head):
+        raise NotFastForwardError(
+            f"{move.branch} on {remote} has commits that your {move.branch} lacks; `musehub fetch` and merge them, or "
+            "drop them with `musehub push --force`"
+        )
+
+
+def _held(workdir: Workdir, hub: HubTransport, refs: RemoteRefs) -> list[str]:
+    """Return commits of the working copy that the hub has, with all that they reach."""
+    there = list(dict.fromkeys(refs.branch_heads.values()))
+    here = [head for head in there if workdir.has_commit(head)]
+    if len(here) == len(there):
+        return here
+    # Commits that others pushed may stand on commits that both sides have.
+    return common_commits(workdir, hub, there[:MAX_WANTS], extra=here)
+
+
+def _note(workdir: Workdir, remote: str, there: Mapping[str, str], pushed: Mapping[str, str]) -> None:
+    for branch, head in pushed.items():
+        if there.get(branch) == head:
+            workdir.set_remote_head(remote, branch, head)
+
+
+@contextmanager
+def _packed(
+    workdir: Workdir, history: History, heads: Sequence[str], held: Iterable[str], progress: Progress
+) -> Iterator[_Pack]:
+    """Give the mpack that holds what `heads` reach and `held` do not, as a file that lasts as long as it is used."""
+    commits = history.missing(heads, held)
+    path = workdir.temp_path()
+    try:
+        with path.open("xb") as file:
+            out = _HashedFile(file)
+            with MPackWriter(out) as writer:
+                _write(workdir, history, commits, writer, progress)
+                summary = writer.finish()
+        yield _Pack(path, out.mpack_id(), summary)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _write(workdir: Workdir, history: History, commits: Sequence[str], writer: MPackWriter, progress: Progress) -> None:
+    sent = set(commits)
+    edge = {parent for commit_id in commits for parent in history.node(commit_id).parent_ids if parent not in sent}
+    snapshots = list(dict.fromkeys(_snapshot_id(workdir, commit_id) for commit_id in commits))
+    known = {_snapshot_id(workdir, commit_id) for commit_id in edge}
+    snapshots = [snapshot_id for snapshot_id in snapshots if snapshot_id not in known]
+    for done, object_id in enumerate(_new_blobs(workdir, snapshots, known), 1):
+        with workdir.open_blob(object_id) as file:
+            size = workdir.blob_size(object_id)
+            writer.add_blob_stream(object_id, size, iter(partial(file.read, _CHUNK), b""))
+        progress("packing blobs", done, None)
+    for done, snapshot_id in enumerate(snapshots, 1):
+        writer.add_snapshot(snapshot_id, workdir.read_snapshot(snapshot_id))
+        progress("packing snapshots", done, len(snapshots))
+    for done, commit_id in enumerate(commits, 1):
+        writer.add_commit(wire_from_record(workdir.read_commit(commit_id), repo_id=workdir.repo_id))
+        progress("packing commits", done, len(commits))
+
+
+def _new_blobs(workdir: Workdir, snapshots: Sequence[str], known: Iterable[str]) -> list[str]:
+    """Return the blobs of snapshots that no known one has, in the order in which they pack best."""
+    held = {object_id for snapshot_id in known for object_id in workdir.read_snapshot(snapshot_id).values()}
+    places: dict[str, tuple[str, int]] = {}
+    before: Mapping[str, str] = {}
+    for sequence, snapshot_id in enumerate(snapshots):
+        manifest = workdir.read_snapshot(snapshot_id)
+        # Only what changed from one to the next is looked at: of a big tree that is little.
+        for path, object_id in manifest.items() - before.items():
+            if object_id not in held:
+                place = places.get(object_id)
+                places[object_id] = min(place, (path, sequence)) if place else (path, sequence)
+        before = manifest
+    return solid_order((path, sequence, object_id) for object_id, (path, sequence) in places.items())
+
+
+def _snapshot_id(workdir: Workdir, commit_id: str) -> str:
+    return ids.PREFIX + str(workdir.read_commit(commit_id)["snapshot_id"])
+
+
+class _HashedFile:
+    """A file that knows the id of what was written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        """Append bytes."""
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def mpack_id(self) -> str:
+        """Return the id of all that was written."""
+        return ids.from_digest(self._digest.digest())
