@@ -26,6 +26,12 @@ _BATCH = 256
 _OPEN_MPACKS = 4
 
 
+class NotIndexed(Unavailable):
+    """A blob that an answer needs is nowhere to be found yet: what was pushed last is still being indexed."""
+
+    code = "not-indexed"
+
+
 class BlobReader:
     """Reads blobs that one repo holds.
 
@@ -47,7 +53,7 @@ class BlobReader:
         """Yield `(object_id, content)` in the order given.
 
         Raises:
-            Unavailable: a blob is nowhere to be found, such as one whose mpack is not indexed yet.
+            NotIndexed: a blob is nowhere to be found, such as one whose mpack is not indexed yet.
             StorageUnavailable: a blob could not be found, and a place where it may be did not answer.
         """
         for start in range(0, len(object_ids), _BATCH):
@@ -113,11 +119,9 @@ class BlobReader:
         self._open.move_to_end(mpack_id)
         return self._open[mpack_id]
 
-    def _not_indexed(self) -> Unavailable:
-        return Unavailable(
-            "What was pushed last is still being indexed. Ask again in a moment.",
-            code="not-indexed",
-            retry_after=self._retry_after,
+    def _not_indexed(self) -> NotIndexed:
+        return NotIndexed(
+            "What was pushed last is still being indexed. Ask again in a moment.", retry_after=self._retry_after
         )
 
 

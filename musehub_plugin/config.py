@@ -66,6 +66,13 @@ class Settings:
     max_commits: int = 1_000_000
     max_manifest_entries: int = 1_000_000
     job_timeout: int = 3600
+    """How long one run of a job may take before the worker ends it."""
+    job_lease: int = 60
+    """How long a job whose worker died stays taken; a worker that lives extends it."""
+    job_attempts: int = 5
+    """Attempts at a job that fails for other reasons than an outage."""
+    sweep_interval: int = 30
+    """How often a worker looks for jobs that the queue has lost."""
 
 
 def make_settings(config: Mapping[str, Any], *, default_storage: str) -> Settings:
@@ -230,6 +237,9 @@ _CHECKS: dict[str, Any] = {
     "retry_after": _seconds(1, 3600),
     "bind_key": _text,
     "job_timeout": _seconds(1, 24 * 3600),
+    "job_lease": _seconds(1, 24 * 3600),
+    "job_attempts": _positive,
+    "sweep_interval": _seconds(1, 24 * 3600),
     "max_body": _positive,
     "max_wants": _positive,
     "max_haves": _positive,

@@ -26,7 +26,7 @@ from musehub_plugin.refs import bad_branch_name
 from musehub_plugin.storage.base import PresignedUpload
 from musehub_plugin.storage.uploads import delete_upload, open_upload, presign_upload, put_mpack_file
 from musehub_plugin.store import commits as commit_store
-from musehub_plugin.store import contents, mpacks, repos
+from musehub_plugin.store import contents, jobs, mpacks, repos
 from musehub_plugin.store.session import Database
 
 _CHUNK = 1 << 20
@@ -148,6 +148,7 @@ def unpack(
                 blob_count=pack.reader.blob_count,
                 storage_uri=storage_uri,
             )
+            jobs.add_job(db, jobs.index_job_id(mpack_id), jobs.INDEX, mpack_id)
             mpacks.drop_tickets(db, tickets)
             branch_heads = repos.branch_heads(db, repo_id)
             db.commit()

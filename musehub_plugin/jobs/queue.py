@@ -13,10 +13,9 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 from sqlalchemy.exc import SQLAlchemyError
 
-from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.hub import Hub
-from musehub_plugin.ids import to_hex
 from musehub_plugin.index import index_mpack
+from musehub_plugin.store import jobs
 from musehub_plugin.store.session import Database
 
 logger = logging.getLogger(__name__)
@@ -28,24 +27,19 @@ _ENQUEUE_TIMEOUT = 0.5
 _FAILURE_TTL = 24 * 3600
 
 
-def index_job_id(mpack_id: str) -> str:
-    """Return the id of the RQ job that indexes an mpack; RQ allows neither ':' nor '.' in one."""
-    return f"mpack-index-{to_hex(mpack_id)}"
-
-
 def request_index(hub: Hub, db: Database, mpack_id: str) -> str:
-    """See to it that a pushed mpack gets indexed, and return the job's id.
+    """See to it that a pushed mpack gets indexed soon, and return the job's id.
 
-    Call it after the push is committed. Whatever fails here, the push stands: the mpack's row says `pending`, and that
-    is enough for it to be found again.
+    Call it after the push is committed. Whatever fails here, the push stands: the job's row says `pending`, and that
+    is enough for the sweeper to find it.
     """
-    job_id = index_job_id(mpack_id)
+    job_id = jobs.index_job_id(mpack_id)
     if not hub.settings.redis_url:
         try:
             index_mpack(hub, db, mpack_id)
-        except (StorageUnavailable, SQLAlchemyError) as error:
+        except SQLAlchemyError as error:
             db.rollback()
-            logger.warning("index of mpack %s put off: %s", mpack_id, type(error).__name__)
+            logger.warning("job %s put off: %s", job_id, type(error).__name__)
         return job_id
     try:
         queue(hub).enqueue_call(
@@ -55,11 +49,39 @@ def request_index(hub: Hub, db: Database, mpack_id: str) -> str:
             timeout=hub.settings.job_timeout,
             result_ttl=0,
             failure_ttl=_FAILURE_TTL,
-            description=f"mpack.index {mpack_id}",
+            description=f"{jobs.INDEX} {mpack_id}",
         )
     except RedisError as error:
-        logger.warning("index of mpack %s put off: the queue is away: %s", mpack_id, type(error).__name__)
+        logger.warning("job %s put off: the queue is away: %s", job_id, type(error).__name__)
     return job_id
+
+
+def sweep(hub: Hub, db: Database) -> int:
+    """Put every job that its row calls due on the queue again, and return how many there were.
+
+    It needs nothing that Redis held. Due are jobs that wait and have not been put on the queue for
+    `MUSEHUB_SWEEP_INTERVAL` seconds, and jobs whose worker let its lease lapse.
+    """
+    due = jobs.take_due_jobs(db, again_in=hub.settings.sweep_interval)
+    db.commit()
+    for job in due:
+        request_index(hub, db, job.subject)
+    return len(due)
+
+
+def rearm(hub: Hub, db: Database, repo_id: str) -> bool:
+    """Put the index jobs that a fetch of a repo waits for on the queue again; say whether one of them has failed.
+
+    A job is put there at most once in `MUSEHUB_SWEEP_INTERVAL` seconds, however many clients wait.
+    """
+    unfinished = jobs.unfinished_index_jobs(db, repo_id)
+    due = jobs.take_due_jobs(
+        db, again_in=hub.settings.sweep_interval, only=[job.job_id for job in unfinished if job.state != jobs.FAILED]
+    )
+    db.commit()
+    for job in due:
+        request_index(hub, db, job.subject)
+    return any(job.state == jobs.FAILED for job in unfinished)
 
 
 def queue(hub: Hub) -> Queue:

@@ -10,10 +10,10 @@ from redis import Redis
 from rq import Queue, Worker
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from sqlalchemy.exc import SQLAlchemyError
 
 from musehub_plugin.hub import EXTENSION_KEY, Hub
-from musehub_plugin.jobs.queue import request_index
-from musehub_plugin.store import mpacks
+from musehub_plugin.jobs.queue import sweep
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +36,28 @@ def job_class_for(app: Flask) -> type[Job]:
     return AppJob
 
 
-def requeue_pending(hub: Hub) -> int:
-    """Put every mpack that its row calls `pending` on the queue again, and return how many there were."""
-    db = hub.database()
-    waiting = mpacks.pending_mpacks(db)
-    db.rollback()
-    for mpack_id in waiting:
-        request_index(hub, db, mpack_id)
-    return len(waiting)
+def worker_class_for(app: Flask) -> type[Worker]:
+    """Return a worker class that sweeps whenever RQ does its own maintenance."""
+
+    class SweepingWorker(Worker):
+        def run_maintenance_tasks(self) -> None:
+            super().run_maintenance_tasks()  # type: ignore[no-untyped-call]  # untyped in RQ
+            sweep_quietly(app)
+
+    return SweepingWorker
+
+
+def sweep_quietly(app: Flask) -> None:
+    """Sweep; a database that is away is logged, since the next sweep is soon."""
+    hub: Hub = app.extensions[EXTENSION_KEY]
+    with app.app_context():
+        try:
+            found = sweep(hub, hub.database())
+        except SQLAlchemyError as error:
+            logger.warning("sweep put off: %s", type(error).__name__)
+        else:
+            if found:
+                logger.info("sweep: %d jobs were due", found)
 
 
 def run_worker(app: Flask, *, burst: bool = False) -> None:
@@ -57,11 +71,17 @@ def run_worker(app: Flask, *, burst: bool = False) -> None:
     hub: Hub = app.extensions[EXTENSION_KEY]
     if not hub.settings.redis_url:
         raise RuntimeError("MUSEHUB_REDIS_URL is not set: jobs run in the process that takes the push.")
-    with app.app_context():
-        found = requeue_pending(hub)
-    if found:
-        logger.info("worker: %d mpacks were waiting to be indexed", found)
+    sweep_quietly(app)
     job_class = job_class_for(app)
     connection = Redis.from_url(hub.settings.redis_url)
     queue = Queue(hub.settings.queue, connection=connection, serializer=JSONSerializer, job_class=job_class)
-    Worker([queue], connection=connection, serializer=JSONSerializer, job_class=job_class).work(burst=burst)
+    worker = worker_class_for(app)(
+        [queue],
+        connection=connection,
+        serializer=JSONSerializer,
+        job_class=job_class,
+        maintenance_interval=hub.settings.sweep_interval,
+        # RQ waits for a job for 15 seconds less than this, and does its maintenance between waits.
+        worker_ttl=hub.settings.sweep_interval + 15,
+    )
+    worker.work(burst=burst)

@@ -177,7 +177,7 @@ class IndexEntry(NamedTuple):
 
 
 def add_index_entries(db: Database, mpack_id: str, entries: Sequence[IndexEntry]) -> None:
-    """Record where an mpack's blobs are; entries that are there, with or without a place, end complete."""
+    """Record where an mpack's blobs are; rows that are there are left as they are."""
     db.insert_new(
         MusehubMPackIndex,
         [

@@ -264,10 +264,9 @@ class MusehubMPackIndex(Base):
 
 
 class MusehubMPack(Base):
-    """A pushed mpack that object storage keeps, and how far its indexing is."""
+    """A pushed mpack that object storage keeps."""
 
     __tablename__ = "musehub_mpack"
-    __table_args__ = (Index(None, "index_state"),)
 
     mpack_id: Mapped[str] = mapped_column(Id, primary_key=True)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
@@ -276,10 +275,27 @@ class MusehubMPack(Base):
     blob_count: Mapped[int] = mapped_column(Integer, default=0)
     storage_uri: Mapped[str] = mapped_column(Text, default="")
     created_at: Mapped[datetime] = mapped_column(Instant, default=_now)
-    index_state: Mapped[str] = mapped_column(String(16), default="pending")
-    """`pending`, `done` or `failed`."""
-    index_error: Mapped[str | None] = mapped_column(Text)
-    indexed_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class MusehubJob(Base):
+    """Work to be done in the background: the record of it, which Redis is not.
+
+    `state` is `pending`, `running` (until `lease_until`; then it counts as pending), `done` or `failed`.
+    """
+
+    __tablename__ = "musehub_job"
+    __table_args__ = (Index(None, "state", "not_before"),)
+
+    job_id: Mapped[str] = mapped_column(String(100), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    subject: Mapped[str] = mapped_column(String(100))
+    state: Mapped[str] = mapped_column(String(16), default="pending")
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    lease_until: Mapped[datetime | None] = mapped_column(Instant)
+    not_before: Mapped[datetime] = mapped_column(Instant, default=_now)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Instant, default=_now)
+    updated_at: Mapped[datetime] = mapped_column(Instant, default=_now)
 
 
 class MusehubMPackRef(Base):

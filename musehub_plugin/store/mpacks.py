@@ -1,10 +1,10 @@
-"""Upload tickets, pushed mpacks and their indexing."""
+"""Upload tickets and pushed mpacks."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 
 from musehub_plugin.store.models import MusehubMPack, MusehubMPackRef, MusehubUpload
 from musehub_plugin.store.session import Database
@@ -85,7 +85,7 @@ def add_mpack(
     blob_count: int,
     storage_uri: str,
 ) -> None:
-    """Record a pushed mpack as waiting to be indexed, and this repo's hold on it."""
+    """Record a pushed mpack, and this repo's hold on it."""
     db.insert_new(
         MusehubMPack,
         [
@@ -110,34 +110,3 @@ def counts(db: Database, mpack_id: str) -> tuple[int, int, int]:
         )
     ).one()
     return row.commit_count, row.snapshot_count, row.blob_count
-
-
-def index_state(db: Database, mpack_id: str) -> str | None:
-    """Return `pending`, `done` or `failed`, or None where no such mpack was pushed."""
-    return db.execute(select(MusehubMPack.index_state).where(MusehubMPack.mpack_id == mpack_id)).scalar()
-
-
-def set_index_state(db: Database, mpack_id: str, state: str, error: str | None = None) -> None:
-    """Record how far the indexing of an mpack is."""
-    db.change(
-        update(MusehubMPack)
-        .where(MusehubMPack.mpack_id == mpack_id)
-        .values(
-            index_state=state,
-            index_error=error,
-            indexed_at=datetime.now(UTC) if state == "done" else None,
-        )
-        .execution_options(synchronize_session=False)
-    )
-
-
-def pending_mpacks(db: Database, limit: int = 1_000) -> list[str]:
-    """Return mpacks that wait to be indexed, the oldest first."""
-    return list(
-        db.execute(
-            select(MusehubMPack.mpack_id)
-            .where(MusehubMPack.index_state == "pending")
-            .order_by(MusehubMPack.created_at, MusehubMPack.mpack_id)
-            .limit(limit)
-        ).scalars()
-    )

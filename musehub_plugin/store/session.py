@@ -8,13 +8,14 @@ leaves existing rows alone in dialects of their own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, Executable, Result, Table
+from sqlalchemy import ColumnElement, CursorResult, Executable, Result, Table, func, literal
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, scoped_session
 
-from musehub_plugin.store.models import Base, MusehubRepo
+from musehub_plugin.store.models import Base, Instant, MusehubRepo
 
 # How many ids one statement names: far under SQLite's 32,766 and PostgreSQL's 65,535 parameters.
 ID_BATCH = 10_000
@@ -67,6 +68,15 @@ class Database:
     def _insert(self, model: type[Base]) -> postgresql.Insert | sqlite.Insert:
         insert = postgresql.insert if self.dialect == "postgresql" else sqlite.insert
         return insert(cast(Table, model.__table__)).on_conflict_do_nothing()
+
+    def now(self, later: int = 0) -> ColumnElement[datetime]:
+        """Return the present, `later` seconds on, as an SQL expression.
+
+        PostgreSQL's own clock, so that hosts with different clocks agree; SQLite is one host's.
+        """
+        if self.dialect == "postgresql":
+            return func.clock_timestamp() + literal(timedelta(seconds=later))
+        return literal(datetime.now(UTC) + timedelta(seconds=later), Instant())
 
     def commit(self) -> None:
         """Make the unit of work permanent."""

@@ -6,12 +6,18 @@ from dataclasses import asdict
 
 from flask import Response, request
 
+from musehub_plugin.blobs import NotIndexed
+from musehub_plugin.errors import Unavailable
 from musehub_plugin.fetch import fetch
 from musehub_plugin.hub import current_app_object, current_hub
+from musehub_plugin.jobs.queue import rearm
 from musehub_plugin.signals import fetched
 from musehub_plugin.web.door import enter
 from musehub_plugin.web.fields import fetch_schema
 from musehub_plugin.web.negotiation import encode_response
+
+# Nothing will change before somebody has looked at it.
+_RETRY_AFTER_FAILURE = 300
 
 
 def post_fetch(owner: str, slug: str) -> Response:
@@ -19,6 +25,15 @@ def post_fetch(owner: str, slug: str) -> Response:
     settings = current_hub().settings
     schema = fetch_schema(max_wants=settings.max_wants, max_haves=settings.max_haves)
     call = enter(owner, slug, "read", schema)
-    answer = fetch(call.hub, call.db, call.repo.repo_id, call.fields["want"], call.fields["have"])
+    try:
+        answer = fetch(call.hub, call.db, call.repo.repo_id, call.fields["want"], call.fields["have"])
+    except NotIndexed:
+        if rearm(call.hub, call.db, call.repo.repo_id):
+            raise Unavailable(
+                "A pushed mpack of this repo could not be indexed. The operator has to look at it.",
+                code="index-failed",
+                retry_after=_RETRY_AFTER_FAILURE,
+            ) from None
+        raise
     fetched.send(current_app_object(), repo=call.repo, identity=call.identity, answer=answer)
     return encode_response(asdict(answer), request.headers.get("Accept"))

@@ -1,0 +1,182 @@
+"""Jobs as rows: what is to be done, who is at it, and what became of it.
+
+Times are the database's own where it is a server, so that hosts whose clocks differ agree on leases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, and_, or_, select, true, update
+
+from musehub_plugin.ids import to_hex
+from musehub_plugin.store.models import MusehubJob, MusehubMPackRef
+from musehub_plugin.store.session import Database, batches
+
+INDEX = "mpack.index"
+
+PENDING = "pending"
+RUNNING = "running"
+DONE = "done"
+FAILED = "failed"
+
+
+class JobRow(NamedTuple):
+    """A job as it is recorded."""
+
+    job_id: str
+    kind: str
+    subject: str
+    state: str
+    attempts: int
+    error: str | None
+
+
+_COLUMNS = (
+    MusehubJob.job_id,
+    MusehubJob.kind,
+    MusehubJob.subject,
+    MusehubJob.state,
+    MusehubJob.attempts,
+    MusehubJob.error,
+)
+
+
+def index_job_id(mpack_id: str) -> str:
+    """Return the id of the job that indexes an mpack."""
+    return f"mpack-index-{to_hex(mpack_id)}"
+
+
+def add_job(db: Database, job_id: str, kind: str, subject: str, *, state: str = PENDING) -> None:
+    """Record a job, unless it is recorded already.
+
+    Args:
+        db: the unit of work; the job exists once that commits.
+        job_id: letters, digits, `_` and `-`: RQ allows nothing else.
+        kind: such as `mpack.index`.
+        subject: what it is about, such as an mpack's id.
+        state: `pending`, or `done` for work that this very transaction does.
+    """
+    db.insert_new(MusehubJob, [{"job_id": job_id, "kind": kind, "subject": subject, "state": state}])
+
+
+def find_job(db: Database, job_id: str) -> JobRow | None:
+    """Return the job of that id, or None."""
+    row = db.execute(select(*_COLUMNS).where(MusehubJob.job_id == job_id)).first()
+    return None if row is None else JobRow(*tuple(row))
+
+
+def claim_job(db: Database, job_id: str, lease_seconds: int) -> bool:
+    """Take a job that is pending or whose lease has lapsed; say whether it was there to take. Commits nothing."""
+    return (
+        db.change(
+            update(MusehubJob)
+            .where(MusehubJob.job_id == job_id, _open_to_take(db))
+            .values(
+                state=RUNNING,
+                attempts=MusehubJob.attempts + 1,
+                lease_until=db.now(lease_seconds),
+                updated_at=db.now(),
+            )
+            .execution_options(synchronize_session=False)
+        )
+        == 1
+    )
+
+
+def settle_job(db: Database, job_id: str, state: str, *, error: str | None = None, retry_in: int = 0) -> None:
+    """Record how an attempt ended.
+
+    Args:
+        db: the unit of work.
+        job_id: the job.
+        state: `done`, `failed`, or `pending` for another attempt.
+        error: what went wrong.
+        retry_in: seconds before another attempt.
+    """
+    db.change(
+        update(MusehubJob)
+        .where(MusehubJob.job_id == job_id)
+        .values(state=state, error=error, lease_until=None, not_before=db.now(retry_in), updated_at=db.now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+def take_due_jobs(
+    db: Database, *, again_in: int, limit: int = 1_000, only: Sequence[str] | None = None
+) -> list[JobRow]:
+    """Return jobs that wait or whose lease lapsed, the oldest first, and keep them from being found for a while.
+
+    Two sweepers at once get different jobs.
+
+    Args:
+        db: the unit of work; commit it before the jobs are put on a queue.
+        again_in: seconds until a job that is still not done is found again.
+        limit: how many at most.
+        only: ids of the jobs to look at; None for all.
+    """
+    among = true() if only is None else MusehubJob.job_id.in_(only)
+    found = [
+        JobRow(*tuple(row))
+        for row in db.execute(
+            select(*_COLUMNS)
+            .where(
+                among,
+                or_(
+                    and_(MusehubJob.state == PENDING, MusehubJob.not_before <= db.now()),
+                    and_(MusehubJob.state == RUNNING, MusehubJob.lease_until <= db.now()),
+                ),
+            )
+            .order_by(MusehubJob.created_at, MusehubJob.job_id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+    ]
+    if found:
+        db.change(
+            update(MusehubJob)
+            .where(MusehubJob.job_id.in_([job.job_id for job in found]))
+            .values(state=PENDING, lease_until=None, not_before=db.now(again_in), updated_at=db.now())
+            .execution_options(synchronize_session=False)
+        )
+    return found
+
+
+def extend_lease(db: Database, job_id: str, lease_seconds: int) -> None:
+    """Keep a job that is being worked on from being taken by another worker."""
+    db.change(
+        update(MusehubJob)
+        .where(MusehubJob.job_id == job_id, MusehubJob.state == RUNNING)
+        .values(lease_until=db.now(lease_seconds), updated_at=db.now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+def unfinished_index_jobs(db: Database, repo_id: str) -> list[JobRow]:
+    """Return the `mpack.index` jobs that are not done, of mpacks that were pushed to a repo; the oldest first."""
+    open_jobs = [
+        JobRow(*tuple(row))
+        for row in db.execute(
+            select(*_COLUMNS)
+            .where(MusehubJob.kind == INDEX, MusehubJob.state != DONE)
+            .order_by(MusehubJob.created_at, MusehubJob.job_id)
+        )
+    ]
+    held: set[str] = set()
+    for batch in batches({job.subject for job in open_jobs}):
+        held.update(
+            db.execute(
+                select(MusehubMPackRef.mpack_id).where(
+                    MusehubMPackRef.repo_id == repo_id, MusehubMPackRef.mpack_id.in_(batch)
+                )
+            ).scalars()
+        )
+    return [job for job in open_jobs if job.subject in held]
+
+
+def _open_to_take(db: Database) -> ColumnElement[bool]:
+    return or_(
+        MusehubJob.state == PENDING,
+        and_(MusehubJob.state == RUNNING, MusehubJob.lease_until <= db.now()),
+    )
