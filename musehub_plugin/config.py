@@ -250,6 +250,7 @@ _CHECKS: dict[str, Any] = {
     "max_manifest_entries": _positive,
 }
 
+
 def _check_together(settings: Settings) -> None:
     if isinstance(settings.storage, str) and settings.storage.startswith("s3://"):
         bucket = urlsplit(settings.storage).netloc

@@ -123,18 +123,14 @@ def plan_delta(db: Database, repo_id: str, want: Sequence[str], have: Sequence[s
     return Plan(ordered, snapshot_ids, object_ids)
 
 
-def _refuse_holes(
-    repo_id: str, ordered: Iterable[str], nodes: Mapping[str, commit_store.Node], have: set[str]
-) -> None:
+def _refuse_holes(repo_id: str, ordered: Iterable[str], nodes: Mapping[str, commit_store.Node], have: set[str]) -> None:
     for commit_id in ordered:
         for parent_id in nodes[commit_id].parent_ids:
             if parent_id not in nodes and parent_id not in have:
                 raise HistoryDamaged(f"repo {repo_id}: parent {parent_id} of commit {commit_id} is not stored")
 
 
-def _lacking_objects(
-    db: Database, repo_id: str, snapshot_ids: Sequence[str], held_snapshot_ids: set[str]
-) -> list[str]:
+def _lacking_objects(db: Database, repo_id: str, snapshot_ids: Sequence[str], held_snapshot_ids: set[str]) -> list[str]:
     first_seen: dict[str, tuple[str, int]] = {}
     for position, (snapshot_id, manifest) in enumerate(contents.manifests(db, repo_id, snapshot_ids)):
         if manifest is None:
@@ -167,9 +163,7 @@ class _HashingFile:
         return self._file.write(data)
 
 
-def _write_mpack(
-    file: IO[bytes], db: Database, repo_id: str, plan: Plan, blobs: BlobReader
-) -> tuple[PackSummary, str]:
+def _write_mpack(file: IO[bytes], db: Database, repo_id: str, plan: Plan, blobs: BlobReader) -> tuple[PackSummary, str]:
     out = _HashingFile(file)
     writer = MPackWriter(out)
     for object_id, content in blobs.read(plan.object_ids):

@@ -42,9 +42,7 @@ class Ticket:
     expires_at: str
 
 
-def presign(
-    hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, size_bytes: int
-) -> Ticket | None:
+def presign(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, size_bytes: int) -> Ticket | None:
     """Give a user leave to upload an mpack for a repo, or None where the repo holds that mpack already.
 
     The upload goes to a staging key chosen at random; the ticket binds it to this repo, user and mpack.
@@ -105,9 +103,7 @@ class Unpacked:
     blob_count: int
 
 
-def unpack(
-    hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, change: BranchUpdate
-) -> Unpacked:
+def unpack(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, change: BranchUpdate) -> Unpacked:
     """Verify an uploaded mpack, store what it holds for a repo, and move a branch. All of it or nothing.
 
     Raises:
@@ -157,9 +153,7 @@ def unpack(
             raise
     for ticket in tickets:
         delete_upload(hub.storage, ticket)
-    return Unpacked(
-        branch_heads, pack.reader.commit_count, pack.reader.snapshot_count, pack.reader.blob_count
-    )
+    return Unpacked(branch_heads, pack.reader.commit_count, pack.reader.snapshot_count, pack.reader.blob_count)
 
 
 def _move_only(
@@ -213,9 +207,7 @@ def _check_branch(
     # Before the pack is read, a head that it brings is not in the graph yet: nothing can be said of it.
     if not settled and change.head_commit_id not in nodes:
         return
-    if not graph.is_ancestor(
-        nodes, lambda commit_id: nodes[commit_id].parent_ids, current, change.head_commit_id
-    ):
+    if not graph.is_ancestor(nodes, lambda commit_id: nodes[commit_id].parent_ids, current, change.head_commit_id):
         raise Conflict(
             f"Branch {change.branch!r} would not be fast-forwarded; fetch and merge, or push with force.",
             code="non-fast-forward",
@@ -223,9 +215,7 @@ def _check_branch(
         )
 
 
-def _settle_branch(
-    db: Database, repo_id: str, change: BranchUpdate, nodes: Mapping[str, commit_store.Node]
-) -> None:
+def _settle_branch(db: Database, repo_id: str, change: BranchUpdate, nodes: Mapping[str, commit_store.Node]) -> None:
     """Lock the branch, check again, and move it."""
     found = repos.lock_branch(db, repo_id, change.branch, change.head_commit_id)
     heads = repos.branch_heads(db, repo_id)
@@ -321,9 +311,7 @@ class _Pack:
             if delta.full:
                 paths.clear()
             paths.difference_update(delta.removed)
-            unsafe = next(
-                ((path, reason) for path in delta.changed if (reason := unsafe_path(path)) is not None), None
-            )
+            unsafe = next(((path, reason) for path in delta.changed if (reason := unsafe_path(path)) is not None), None)
             if not paths.issuperset(delta.changed):
                 paths.update(delta.changed)
                 unsafe = unsafe or clashing_path(paths)
@@ -437,4 +425,3 @@ def _timestamp(record: Mapping[str, Any]) -> datetime:
         raise Invalid(
             f"commit {record['commit_id']}: committed_at {text!r:.100} is no ISO 8601 date.", code="invalid-commit"
         ) from None
-

@@ -94,7 +94,7 @@ def bad_branch_name(name: str) -> str | None:
         return f"is longer than {MAX_BRANCH_BYTES} bytes"
     if name == "HEAD" or name[0] == "-":
         return "is HEAD or begins with a dash"
-    if any(ord(character) < 0x20 or character in '\x7f ~^:?*[\\' for character in name):
+    if any(ord(character) < 0x20 or character in "\x7f ~^:?*[\\" for character in name):
         return "holds a control character, a space or one of ~^:?*[\\"
     if ".." in name or "@{" in name or name[-1] == ".":
         return "holds '..' or '@{', or ends with a dot"

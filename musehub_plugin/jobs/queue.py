@@ -86,9 +86,7 @@ def rearm(hub: Hub, db: Database, repo_id: str) -> bool:
 
 def queue(hub: Hub) -> Queue:
     """Return the queue, over a connection that fails fast. Nothing is sent until the queue is used."""
-    return Queue(
-        hub.settings.queue, connection=_fast_connection(hub.settings.redis_url), serializer=JSONSerializer
-    )
+    return Queue(hub.settings.queue, connection=_fast_connection(hub.settings.redis_url), serializer=JSONSerializer)
 
 
 @cache

@@ -18,9 +18,7 @@ from musehub_plugin.store.models import (
 )
 from musehub_plugin.store.session import Database, batches
 
-CORE_FIELDS = frozenset(
-    {"commit_id", "parent_ids", "snapshot_id", "branch", "message", "author", "committed_at"}
-)
+CORE_FIELDS = frozenset({"commit_id", "parent_ids", "snapshot_id", "branch", "message", "author", "committed_at"})
 
 
 class Node(NamedTuple):
@@ -136,9 +134,7 @@ def unpack_own_fields(packed: bytes) -> dict[str, Any]:
     """Return the fields that `pack_own_fields` kept."""
     parents, branch, author, committed_at, further = msgpack.unpackb(packed, strict_map_key=False)
     return {
-        "parent_ids": [
-            from_digest(parents[at : at + DIGEST_SIZE]) for at in range(0, len(parents), DIGEST_SIZE)
-        ],
+        "parent_ids": [from_digest(parents[at : at + DIGEST_SIZE]) for at in range(0, len(parents), DIGEST_SIZE)],
         "branch": branch,
         "author": author,
         "committed_at": committed_at,

@@ -49,9 +49,7 @@ def held_objects(db: Database, repo_id: str, object_ids: Iterable[str]) -> set[s
     return found
 
 
-def manifests(
-    db: Database, repo_id: str, snapshot_ids: Sequence[str]
-) -> Iterator[tuple[str, dict[str, str] | None]]:
+def manifests(db: Database, repo_id: str, snapshot_ids: Sequence[str]) -> Iterator[tuple[str, dict[str, str] | None]]:
     """Yield `(snapshot_id, manifest)` in the order given; None where the repo does not hold the snapshot."""
     for start in range(0, len(snapshot_ids), _MANIFEST_BATCH):
         batch = snapshot_ids[start : start + _MANIFEST_BATCH]
@@ -125,9 +123,7 @@ def add_snapshots(db: Database, repo_id: str, new: Iterable[tuple[str, Mapping[s
             }
         )
     db.insert_new(MusehubSnapshot, rows)
-    db.insert_new(
-        MusehubSnapshotRef, [{"repo_id": repo_id, "snapshot_id": row["snapshot_id"]} for row in rows]
-    )
+    db.insert_new(MusehubSnapshotRef, [{"repo_id": repo_id, "snapshot_id": row["snapshot_id"]} for row in rows])
 
 
 def directories(manifest: Iterable[str]) -> list[str]:

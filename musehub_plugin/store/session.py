@@ -38,7 +38,9 @@ class Database:
         """`postgresql` or `sqlite`."""
         return self.session.get_bind(**_ROUTE).dialect.name
 
-    def execute(self, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None) -> Result[*tuple[Any, ...]]:
+    def execute(
+        self, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None
+    ) -> Result[*tuple[Any, ...]]:
         """Run a statement; `rows` makes it an executemany."""
         return self.session.execute(statement, rows, bind_arguments=dict(_ROUTE))
 
