@@ -162,18 +162,20 @@ def _prefix(key: str, value: Any) -> str:
 
 
 def _origin(key: str, value: Any) -> str:
-    text = _text(key, value).rstrip("/")
+    text = _text(key, value)
     if text:
+        _refuse_credentials(key, text, "a client needs none to reach the app")
         parts = urlsplit(text)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ConfigError(f"{key}: expected http(s)://host[:port][/prefix], got {text!r:.80}")
-    return text
+    return text.rstrip("/")
 
 
 def _endpoint(key: str, value: Any) -> str:
-    text = _text(key, value).rstrip("/")
+    text = _text(key, value)
     if not text:
         return text
+    _refuse_credentials(key, text)
     parts = urlsplit(text if "://" in text else f"//{text}")
     try:
         port_ok = parts.port is None or parts.port > 0
@@ -181,16 +183,24 @@ def _endpoint(key: str, value: Any) -> str:
         port_ok = False
     if parts.scheme not in {"", "http", "https"} or not parts.hostname or not port_ok:
         raise ConfigError(f"{key}: expected host[:port] or http(s)://host[:port], got {text!r:.80}")
-    if parts.username is not None:
-        raise ConfigError(f"{key}: must not hold credentials; use MUSEHUB_S3_ACCESS_KEY and MUSEHUB_S3_SECRET_KEY")
-    if parts.path or parts.query:
+    if parts.path.rstrip("/") or parts.query:
         raise ConfigError(f"{key}: expected no path, got {text!r:.80}")
-    return text
+    return text.rstrip("/")
+
+
+def _refuse_credentials(
+    key: str, url: str, instead: str = "use MUSEHUB_S3_ACCESS_KEY and MUSEHUB_S3_SECRET_KEY"
+) -> None:
+    # Before any other complaint, since those repeat the value.
+    if "@" in url:
+        raise ConfigError(f"{key}: must not hold credentials; {instead}")
 
 
 def _keys(key: str, value: Any) -> tuple[bytes, ...]:
     items: Sequence[Any] = [value] if isinstance(value, str | bytes) else value
-    keys = tuple(item.encode() if isinstance(item, str) else bytes(item) for item in items)
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str | bytes) for item in items):
+        raise ConfigError(f"{key}: expected a key or a list of keys, as str or bytes")
+    keys = tuple(item.encode() if isinstance(item, str) else item for item in items)
     if any(len(item) < 32 for item in keys):
         raise ConfigError(f"{key}: each key needs at least 32 bytes")
     return keys
@@ -208,12 +218,13 @@ def _storage(key: str, value: Any) -> Any:
             raise ConfigError(f"{key}: {type(value).__name__} lacks {', '.join(missing)} of the storage interface")
         return value
     parts = urlsplit(value)
+    if parts.scheme != "file":
+        # A folder may have an @ in its name; what a file URL has before one is a host, and refused below.
+        _refuse_credentials(key, value)
     if parts.scheme not in {"file", "memory", "s3"}:
         raise ConfigError(f"{key}: expected file:///path, memory:// or s3://bucket, got {value!r:.80}")
     if parts.scheme == "file" and (parts.netloc or not parts.path.startswith("/")):
-        raise ConfigError(f"{key}: expected three slashes and an absolute path, file:///path, got {value!r:.80}")
-    if parts.username is not None:
-        raise ConfigError(f"{key}: must not hold credentials; use MUSEHUB_S3_ACCESS_KEY and MUSEHUB_S3_SECRET_KEY")
+        raise ConfigError(f"{key}: expected three slashes and an absolute path, file:///path, and no host")
     return value
 
 
