@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 from musehub_plugin.errors import StorageUnavailable, Unavailable
 from musehub_plugin.ids import blob_id
@@ -33,7 +34,7 @@ class NotIndexed(Unavailable):
 
 
 class BlobReader:
-    """Reads blobs that one repo holds.
+    """Reads blobs that one repo holds; a context manager, since mpacks stay open between reads.
 
     Args:
         db: the unit of work.
@@ -48,6 +49,17 @@ class BlobReader:
         self._repo_id = repo_id
         self._retry_after = retry_after
         self._open: OrderedDict[str, _OpenMPack | None] = OrderedDict()
+
+    def __enter__(self) -> BlobReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the mpacks that were read from."""
+        while self._open:
+            self._close_oldest()
 
     def read(self, object_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Yield `(object_id, content)` in the order given.
@@ -109,15 +121,16 @@ class BlobReader:
     def _mpack(self, mpack_id: str) -> _OpenMPack | None:
         if mpack_id not in self._open:
             file = open_mpack(self._storage, mpack_id)
-            try:
-                self._open[mpack_id] = None if file is None else _OpenMPack(MPackReader(file))
-            except MPackError as error:
-                logger.error("integrity: mpack %s cannot be read: %s", mpack_id, error)
-                self._open[mpack_id] = None
+            self._open[mpack_id] = None if file is None else _opened(file, mpack_id)
             if len(self._open) > _OPEN_MPACKS:
-                self._open.popitem(last=False)
+                self._close_oldest()
         self._open.move_to_end(mpack_id)
         return self._open[mpack_id]
+
+    def _close_oldest(self) -> None:
+        _, mpack = self._open.popitem(last=False)
+        if mpack is not None:
+            mpack.close()
 
     def _not_indexed(self) -> NotIndexed:
         return NotIndexed(
@@ -125,10 +138,23 @@ class BlobReader:
         )
 
 
+def _opened(file: BinaryIO, mpack_id: str) -> _OpenMPack | None:
+    try:
+        return _OpenMPack(file, MPackReader(file))
+    except MPackError as error:
+        file.close()
+        logger.error("integrity: mpack %s cannot be read: %s", mpack_id, error)
+        return None
+
+
 class _OpenMPack:
-    def __init__(self, reader: MPackReader) -> None:
+    def __init__(self, file: BinaryIO, reader: MPackReader) -> None:
+        self._file = file
         self._reader = reader
         self._places: dict[str, tuple[int, int, int]] | None = None
+
+    def close(self) -> None:
+        self._file.close()
 
     def read(self, object_id: str, location: contents.Location) -> bytes | None:
         if location.frame is None or location.frame_offset is None or location.size_bytes is None:

@@ -77,8 +77,10 @@ def fetch(hub: Hub, db: Database, repo_id: str, want: Sequence[str], have: Seque
     plan = plan_delta(db, repo_id, want, have)
     if plan is None:
         return NOTHING_NEW
-    blobs = BlobReader(db, hub.storage, repo_id, retry_after=hub.settings.retry_after)
-    with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file:
+    with (
+        BlobReader(db, hub.storage, repo_id, retry_after=hub.settings.retry_after) as blobs,
+        tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file,
+    ):
         summary, mpack_id = _write_mpack(file, db, repo_id, plan, blobs)
         file.seek(0)
         put_mpack_file(hub.storage, mpack_id, file)
