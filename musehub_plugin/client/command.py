@@ -34,6 +34,7 @@ from musehub_plugin.client import (
 )
 from musehub_plugin.client.clone import folder_name
 from musehub_plugin.client.errors import printable
+from musehub_plugin.client.gitlog import GitRepository
 
 _MAX_TOKEN = 16 * 1024
 
@@ -246,6 +247,8 @@ def import_git_command(
     target = into or Path(path.resolve().name.removesuffix(".git") or "imported")
     if into is None and target.resolve() == path.resolve():
         raise click.UsageError("say where to put the working copy: --into DIRECTORY")
+    # Before anything is made: a repository that cannot be read leaves nothing behind.
+    GitRepository(path)
     new = not (target / ".muse").exists()
     workdir = Workdir.create(target) if new else Workdir(target)
     with _Terminal() as terminal, workdir.lock():
@@ -378,7 +381,8 @@ def _report(as_json: bool, result: Mapping[str, Any], text: str) -> None:
     if as_json:
         click.echo(json.dumps(result, sort_keys=True))
     elif text:
-        click.echo(text)
+        # Names and paths are somebody else's text: none of it may steer the terminal.
+        click.echo("".join(char if char.isprintable() or char == "\n" else "?" for char in text))
 
 
 class _Terminal:

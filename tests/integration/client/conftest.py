@@ -1,0 +1,52 @@
+"""A hub on a loopback port, and git histories to bring to it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from werkzeug.serving import make_server
+
+from musehub_plugin.client import HubTransport
+from musehub_plugin.models import MusehubRepo
+from musehub_plugin.testing.apps import close_app, hub_of, make_app
+
+
+@dataclass
+class LiveHub:
+    """A hub that answers on a socket; the bearer token of a user is the user's name."""
+
+    app: Flask
+    origin: str
+
+    def add_repo(self, slug: str, *, owner: str = "ada", visibility: str = "public") -> str:
+        """Make a repo and return its URL."""
+        with self.app.app_context():
+            session = hub_of(self.app).sqlalchemy.session
+            session.add(MusehubRepo(owner=owner, slug=slug, name=slug, visibility=visibility, owner_user_id=owner))
+            session.commit()
+        return f"{self.origin}/{owner}/{slug}"
+
+    def transport(self, url: str, token: str | None = "ada") -> HubTransport:
+        """Return a connection that never waits for long."""
+        return HubTransport(url, token=token, timeout=20.0, wait_budget=20.0)
+
+
+@pytest.fixture
+def live_hub(tmp_path: Path) -> Iterator[LiveHub]:
+    """A hub on SQLite and files."""
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    app = make_app(folder, {"MUSEHUB_STORAGE": (folder / "storage").as_uri()})
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield LiveHub(app, f"http://127.0.0.1:{server.server_port}")
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    close_app(app)
