@@ -105,9 +105,7 @@ class TakesUploads(Protocol):
     `key` is 64 lowercase hex digits chosen by the plugin at random, never derived from what a client sent.
     """
 
-    def presign_upload(
-        self, key: str, *, mpack_id: str, size_bytes: int, ttl_seconds: int
-    ) -> PresignedUpload:
+    def presign_upload(self, key: str, *, mpack_id: str, size_bytes: int, ttl_seconds: int) -> PresignedUpload:
         """Return a URL that takes exactly these bytes.
 
         The checksum and the size are signed; a store that ignores one of them takes other bytes, so that what

@@ -161,9 +161,7 @@ class S3Storage:
 
     # Uploads
 
-    def presign_upload(
-        self, key: str, *, mpack_id: str, size_bytes: int, ttl_seconds: int
-    ) -> PresignedUpload:
+    def presign_upload(self, key: str, *, mpack_id: str, size_bytes: int, ttl_seconds: int) -> PresignedUpload:
         """Return a URL that takes exactly these bytes: their SHA-256 and their number are signed headers.
 
         Stores differ in what they enforce. What was uploaded must be hashed before it is believed.
@@ -309,9 +307,7 @@ class S3Storage:
             self._client(READ_SECONDS).remove_object(self.bucket, key)
 
     def _presign_get(self, key: str, ttl_seconds: int) -> str:
-        return self._public.get_presigned_url(
-            "GET", self.bucket, key, expires=timedelta(seconds=ttl_seconds)
-        )
+        return self._public.get_presigned_url("GET", self.bucket, key, expires=timedelta(seconds=ttl_seconds))
 
     def _client(self, read_seconds: float) -> Minio:
         """Return the client with this patience; after a fork a new one, since connections cannot be shared."""

@@ -51,9 +51,7 @@ class SignsForPlugin:
         """Return a URL from which anyone can GET the mpack for `ttl` seconds, 1 second to 7 days."""
         return self.signer.sign("GET", "mpack", stored_name(mpack_id), ttl_seconds=ttl)
 
-    def presign_upload(
-        self, key: str, *, mpack_id: str, size_bytes: int, ttl_seconds: int
-    ) -> PresignedUpload:
+    def presign_upload(self, key: str, *, mpack_id: str, size_bytes: int, ttl_seconds: int) -> PresignedUpload:
         """Return a URL that takes exactly these bytes; size and digest are in its signed query."""
         url = self.signer.sign(
             "PUT",

@@ -22,9 +22,27 @@ import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from musehub_plugin.testing.supervised import Service, ServiceFailed, free_ports, package_folder, program
+
+__all__ = [
+    "DATABASE_VARIABLE",
+    "REDIS_VARIABLE",
+    "S3_VARIABLE",
+    "Service",
+    "ServiceFailed",
+    "fresh_database",
+    "libpq_url",
+    "postgres",
+    "postgres_service",
+    "redis",
+    "redis_service",
+    "redis_url_for_worker",
+    "s3",
+    "s3_config",
+    "s3_service",
+]
 
 DATABASE_VARIABLE = "MUSEHUB_TEST_DATABASE_URL"
 REDIS_VARIABLE = "MUSEHUB_TEST_REDIS_URL"
@@ -35,7 +53,7 @@ S3_VARIABLE = "MUSEHUB_TEST_S3_URL"
 
 @contextlib.contextmanager
 def postgres_service() -> Iterator[Service]:
-    """Run PostgreSQL on a Unix socket: for tests that stop it. Its URL is for SQLAlchemy and for libpq."""
+    """Run PostgreSQL on a Unix socket: for tests that stop it. Its URL is one of SQLAlchemy's."""
     with Service("postgresql") as service:
         user = _unprivileged_user()
         binaries = _postgres_binaries(service.directory, user)
@@ -57,7 +75,7 @@ def postgres_service() -> Iterator[Service]:
         )
         if initdb.returncode:
             raise ServiceFailed(f"postgresql: initdb failed\n{initdb.stderr[-4000:]}")
-        service.url = f"postgresql://postgres@/postgres?host={quote(str(service.directory), safe='/')}"
+        service.url = f"postgresql+psycopg2://postgres@/postgres?host={quote(str(service.directory), safe='/')}"
         service.launch(lambda running: _launch_postgres(running, binaries, data, user))
         yield service
 
@@ -69,15 +87,14 @@ def _launch_postgres(service: Service, binaries: Path, data: Path, user: int | N
         "listen_addresses": "",
         "unix_socket_directories": str(service.directory),
         "max_connections": "200",
-        # The data lives as long as the test: nothing has to survive a power cut.
+        # Nothing has to survive a power cut. A commit does survive a crash of the server, since tests make some.
         "fsync": "off",
-        "synchronous_commit": "off",
         "full_page_writes": "off",
         "shared_buffers": "64MB",
     }
     options = [f"-c{name}={value}" for name, value in settings.items()]
     service.run(binaries / "postgres", "-D", data, *options, user=user, ending=signal.SIGQUIT)
-    service.wait_until(lambda: psycopg2.connect(service.url, connect_timeout=2).close())
+    service.wait_until(lambda: psycopg2.connect(libpq_url(service.url), connect_timeout=2).close())
 
 
 def _unprivileged_user() -> int | None:
@@ -100,6 +117,12 @@ def _postgres_binaries(directory: Path, user: int | None) -> Path:
     return package / "pginstall" / "bin"
 
 
+def libpq_url(url: str) -> str:
+    """Return a URL of SQLAlchemy's, which may name a driver, as libpq and `psycopg2.connect` know it."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme.partition('+')[0]}{separator}{rest}"
+
+
 @contextlib.contextmanager
 def fresh_database(server_url: str, *, template: str | None = None) -> Iterator[str]:
     """Make an empty database on a server and yield its URL; it is dropped at the end.
@@ -112,6 +135,9 @@ def fresh_database(server_url: str, *, template: str | None = None) -> Iterator[
     from sqlalchemy.pool import NullPool
 
     url = make_url(server_url)
+    if url.drivername in {"postgresql", "postgres"}:
+        # Which driver that means depends on SQLAlchemy's version; psycopg2 is the one that the plugin brings.
+        url = url.set(drivername="postgresql+psycopg2")
     name = f"musehub_test_{secrets.token_hex(6)}"
     engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with engine.connect() as connection:
@@ -182,14 +208,11 @@ def redis() -> Iterator[str]:
         return
     import redis as client
 
-    pool = client.ConnectionPool.from_url(given)
-    base = int(pool.connection_kwargs.get("db") or 0)
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-    url = _with_redis_database(given, base + worker)
+    url = redis_url_for_worker(given, os.environ.get("PYTEST_XDIST_WORKER", "gw0"))
     connection = client.Redis.from_url(url)
     try:
         if connection.dbsize():
-            raise ServiceFailed(f"database {base + worker} of {REDIS_VARIABLE} holds keys; it must be empty")
+            raise ServiceFailed(f"the database that {REDIS_VARIABLE} names holds keys; it must be empty")
         try:
             yield url
         finally:
@@ -198,11 +221,19 @@ def redis() -> Iterator[str]:
         connection.close()
 
 
-def _with_redis_database(url: str, number: int) -> str:
+def redis_url_for_worker(url: str, worker: str) -> str:
+    """Return the URL of the database that a pytest-xdist worker uses on a shared server.
+
+    Args:
+        url: names the first worker's database.
+        worker: "gw0", "gw1", ...
+    """
     parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    named = query.pop("db", ["0"])[0] if parts.scheme == "unix" else parts.path.strip("/") or "0"
+    number = int(named) + int(worker[2:])
     if parts.scheme == "unix":
-        kept = [pair for pair in parts.query.split("&") if pair and not pair.startswith("db=")]
-        return parts._replace(query="&".join([*kept, f"db={number}"])).geturl()
+        return f"unix://{parts.path}?{urlencode({**query, 'db': [str(number)]}, doseq=True)}"
     return parts._replace(path=f"/{number}").geturl()
 
 

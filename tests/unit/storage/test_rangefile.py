@@ -1,0 +1,97 @@
+"""A file over range requests reads as a file in memory does."""
+
+from __future__ import annotations
+
+import io
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from musehub_plugin.storage.rangefile import MAX_WINDOW, RangeFile
+
+CONTENT = random.Random(1).randbytes(3_000_000)
+
+# What a reader may do: read so many bytes, or go to a place counted from start, here or end.
+steps = st.lists(
+    st.tuples(st.just("read"), st.integers(-1, 1_000_000))
+    | st.tuples(st.just("read1"), st.integers(0, 1_000_000))
+    | st.tuples(st.sampled_from(["seek0", "seek1", "seek2"]), st.integers(-3_500_000, 3_500_000)),
+    max_size=12,
+)
+
+
+class Requests:
+    """Serves `CONTENT` and notes what was asked for."""
+
+    def __init__(self, content: bytes = CONTENT) -> None:
+        self.content = content
+        self.asked: list[tuple[int, int]] = []
+
+    def fetch(self, offset: int, length: int) -> bytes:
+        self.asked.append((offset, length))
+        assert 0 < length <= len(self.content) - offset
+        return self.content[offset : offset + length]
+
+    def file(self) -> RangeFile:
+        return RangeFile(self.fetch, len(self.content))
+
+
+@given(steps)
+@settings(max_examples=100, deadline=None)
+def test_it_reads_as_a_file_in_memory_does(plan: list[tuple[str, int]]) -> None:
+    file, oracle = Requests().file(), io.BytesIO(CONTENT)
+    for what, number in plan:
+        if what == "read":
+            assert file.read(number) == oracle.read(number)
+        elif what == "read1":
+            # May be short, never empty before the end, and never anything else than what follows.
+            piece = file.read1(number)
+            assert piece == oracle.read(len(piece))
+            assert piece or number == 0 or oracle.tell() >= len(CONTENT)
+        else:
+            whence = int(what[-1])
+            base = (0, oracle.tell(), len(CONTENT))[whence]
+            if base + number >= 0:
+                assert file.seek(number, whence) == oracle.seek(number, whence)
+        assert file.tell() == oracle.tell()
+
+
+def test_a_sequential_reader_makes_few_requests() -> None:
+    requests = Requests(bytes(100_000_000))
+    file = requests.file()
+    while file.read(65536):
+        pass
+    assert len(requests.asked) <= 17
+
+
+def test_no_request_of_a_sequential_reader_exceeds_the_window() -> None:
+    requests = Requests(bytes(50_000_000))
+    file = requests.file()
+    while file.read(65536):
+        pass
+    assert max(length for _, length in requests.asked) == MAX_WINDOW
+
+
+def test_a_reader_that_jumps_fetches_little() -> None:
+    requests = Requests(bytes(100_000_000))
+    file = requests.file()
+    for place in (90_000_000, 10, 50_000_000):
+        file.seek(place)
+        file.read(100)
+    assert sum(length for _, length in requests.asked) == 3 * 256 * 1024
+
+
+def test_a_read_within_what_was_fetched_asks_for_nothing() -> None:
+    requests = Requests()
+    file = requests.file()
+    file.read(1000)
+    file.seek(10)
+    file.read(100)
+    assert len(requests.asked) == 1
+
+
+def test_reading_everything_is_one_request() -> None:
+    requests = Requests(bytes(100_000_000))
+    requests.file().read()
+    assert requests.asked == [(0, 100_000_000)]
