@@ -1,0 +1,234 @@
+"""The file around the frames: what a table of contents may and may not say."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import pytest
+
+from musehub_plugin import ids
+from musehub_plugin.mpack import MPackError, MPackReader, parse_wire_mpack
+from musehub_plugin.mpack.zstd import zstd
+
+# `assemble` and `hand_frame` are fixtures of conftest.py.
+Assemble = Callable[..., bytes]
+HandFrame = Callable[..., Any]
+
+HELLO = ids.blob_id(b"hello")
+BLOBS = [{"object_id": HELLO, "content": b"hello"}]
+DIRECTORY = msgpack.packb([ids.to_digest(HELLO), [5]])
+
+
+def test_a_pack_put_together_by_hand_reads(assemble: Assemble, hand_frame: HandFrame) -> None:
+    assert parse_wire_mpack(assemble(hand_frame(1, b"hello", 1), hand_frame(2, DIRECTORY, 1)))["blobs"] == BLOBS
+
+
+def test_a_compressed_table_of_contents_reads(assemble: Assemble, hand_frame: HandFrame) -> None:
+    skipped = [hand_frame(200, b"", 0) for _ in range(40)]
+    data = assemble(hand_frame(1, b"hello", 1), hand_frame(2, DIRECTORY, 1), *skipped, compress_table=True)
+    assert parse_wire_mpack(data)["blobs"] == BLOBS
+
+
+def test_optional_frames_and_unknown_keys_are_skipped(assemble: Assemble, hand_frame: HandFrame) -> None:
+    later = hand_frame(128, b"from a later version", 7, codec=9, raw=1 << 60)
+    data = assemble(hand_frame(1, b"hello", 1), later, hand_frame(2, DIRECTORY, 1), extra={"later": [{"x": 1}]})
+    assert parse_wire_mpack(data)["blobs"] == BLOBS
+
+
+def test_a_feature_that_is_not_known_is_refused_by_name(assemble: Assemble) -> None:
+    with pytest.raises(MPackError, match="'thin'"):
+        parse_wire_mpack(assemble(needs=["thin"]))
+
+
+def test_another_version_is_refused(small_pack: bytes) -> None:
+    with pytest.raises(MPackError, match="version"):
+        parse_wire_mpack(small_pack.replace(b"MPK1", b"MPK2", 1))
+
+
+@pytest.mark.parametrize("kind", [0, 6, 127])
+def test_a_kind_that_is_not_known_is_refused(assemble: Assemble, hand_frame: HandFrame, kind: int) -> None:
+    with pytest.raises(MPackError, match=f"kind {kind}"):
+        parse_wire_mpack(assemble(hand_frame(kind, b"", 0)))
+
+
+def test_a_codec_that_is_not_known_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
+    with pytest.raises(MPackError, match="codec 2"):
+        parse_wire_mpack(assemble(hand_frame(1, b"hello", 1, codec=2), hand_frame(2, DIRECTORY, 1)))
+
+
+def test_a_gap_before_the_table_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
+    data = assemble(hand_frame(1, b"hello", 1), hand_frame(2, DIRECTORY, 1), gap=b"\0")
+    with pytest.raises(MPackError, match="belong to no frame"):
+        parse_wire_mpack(data)
+
+
+def test_a_frame_that_reaches_into_the_table_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
+    data = assemble(hand_frame(1, b"hello", 1), hand_frame(2, DIRECTORY, 1, stored_size=len(DIRECTORY) + 1))
+    with pytest.raises(MPackError, match="frame 1"):
+        parse_wire_mpack(data)
+
+
+def test_frames_out_of_order_are_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
+    with pytest.raises(MPackError, match="out of order"):
+        parse_wire_mpack(assemble(hand_frame(2, DIRECTORY, 1), hand_frame(1, b"hello", 1)))
+
+
+def test_a_plain_frame_whose_sizes_differ_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
+    with pytest.raises(MPackError, match="sizes differ"):
+        parse_wire_mpack(assemble(hand_frame(1, b"hello", 1, raw=6), hand_frame(2, DIRECTORY, 1)))
+
+
+def test_a_frame_that_compression_made_no_smaller_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
+    stored = zstd.compress(b"hello")
+    with pytest.raises(MPackError, match="no smaller"):
+        parse_wire_mpack(assemble(hand_frame(1, stored, 1, codec=1, raw=5), hand_frame(2, DIRECTORY, 1)))
+
+
+@pytest.mark.parametrize(("kind", "bound"), [(1, 1 << 24), (2, 1 << 22), (3, 1 << 22), (4, 1 << 22), (5, 1 << 22)])
+def test_a_frame_over_the_bound_of_its_kind_is_refused(
+    assemble: Assemble, hand_frame: HandFrame, kind: int, bound: int
+) -> None:
+    with pytest.raises(MPackError, match="bound"):
+        parse_wire_mpack(assemble(hand_frame(kind, b"x", 0, codec=1, raw=bound + 1)))
+
+
+@pytest.mark.parametrize("value", [-1, True, None, "1", 1.0, [1]])
+@pytest.mark.parametrize("column", range(5))
+def test_a_table_row_that_is_not_five_sizes_is_refused(column: int, value: object) -> None:
+    columns: list[list[object]] = [[1], [0], [0], [0], [0]]
+    columns[column] = [value]
+    table = msgpack.packb({"needs": [], "frames": columns})
+    size = len(table).to_bytes(4, "big")
+    with pytest.raises(MPackError, match="frame 0"):
+        parse_wire_mpack(b"\x8dMPK1\r\n\x1a" + table + size + size + b"\x1aMPKEND\n")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param([], id="no map"),
+        pytest.param({"frames": [[]] * 5}, id="no needs"),
+        pytest.param({"needs": []}, id="no frames"),
+        pytest.param({"needs": [1], "frames": [[]] * 5}, id="a need that is no string"),
+        pytest.param({"needs": [], "frames": [[]] * 4}, id="four columns"),
+        pytest.param({"needs": [], "frames": [[], [], [], [], [1]]}, id="columns of different length"),
+        pytest.param({"needs": [], "frames": [[], [], [], [], 1]}, id="a column that is no array"),
+    ],
+)
+def test_a_table_of_another_shape_is_refused(table: object) -> None:
+    raw = msgpack.packb(table)
+    size = len(raw).to_bytes(4, "big")
+    with pytest.raises(MPackError, match="table of contents"):
+        parse_wire_mpack(b"\x8dMPK1\r\n\x1a" + raw + size + size + b"\x1aMPKEND\n")
+
+
+def test_a_key_that_the_table_has_twice_is_refused() -> None:
+    raw = b"\x83" + b"\xa5needs\x90" * 2 + b"\xa6frames\x95\x90\x90\x90\x90\x90"
+    size = len(raw).to_bytes(4, "big")
+    with pytest.raises(MPackError, match="twice"):
+        parse_wire_mpack(b"\x8dMPK1\r\n\x1a" + raw + size + size + b"\x1aMPKEND\n")
+
+
+@pytest.mark.parametrize(
+    ("stored", "raw", "message"),
+    [
+        (1 << 31, 1 << 31, "does not fit"),
+        (20, 10, "stored larger"),
+        (20, (1 << 32) - 1, "over the limit"),
+    ],
+)
+def test_a_trailer_with_false_sizes_is_refused(stored: int, raw: int, message: str) -> None:
+    sizes = stored.to_bytes(4, "big") + raw.to_bytes(4, "big")
+    with pytest.raises(MPackError, match=message):
+        parse_wire_mpack(b"\x8dMPK1\r\n\x1a" + bytes(20) + sizes + b"\x1aMPKEND\n")
+
+
+def directory_of(*blobs: tuple[str, int]) -> bytes:
+    """Return the raw bytes of a directory frame."""
+    packed: bytes = msgpack.packb([b"".join(ids.to_digest(oid) for oid, _ in blobs), [size for _, size in blobs]])
+    return packed
+
+
+def test_blobs_may_run_on_through_frames(assemble: Assemble, hand_frame: HandFrame) -> None:
+    names = [ids.fake_id(str(n)) for n in range(4)]
+    directory = directory_of((names[0], 2), (names[1], 7), (names[2], 0), (names[3], 1))
+    frames = [hand_frame(1, b"aab", 2), hand_frame(1, b"bb", 0), hand_frame(1, b"bbbb", 1), hand_frame(1, b"d", 1)]
+    found = parse_wire_mpack(assemble(*frames, hand_frame(2, directory, 4)))["blobs"]
+    assert [blob["content"] for blob in found] == [b"aa", b"bbbbbbb", b"", b"d"]
+
+
+@pytest.mark.parametrize(
+    ("frames", "sizes"),
+    [
+        pytest.param([(b"abc", 2)], [1, 1], id="bytes left in the last frame"),
+        pytest.param([(b"abc", 2)], [1, 3], id="last blob runs past the last frame"),
+        pytest.param([(b"abc", 1), (b"d", 1)], [2, 2], id="bytes left in a frame before"),
+        pytest.param([(b"abc", 2), (b"d", 0)], [4, 0], id="a blob begins in a later frame than counted"),
+        pytest.param([(b"abc", 0), (b"d", 1)], [4], id="a blob begins in an earlier frame than counted"),
+        pytest.param([(b"abc", 1)], [1 << 63], id="a blob of 2^63 bytes"),
+        pytest.param([(b"abc", 1)], [-1], id="a blob of less than nothing"),
+    ],
+)
+def test_sizes_that_contradict_the_frames_are_refused(
+    assemble: Assemble, hand_frame: HandFrame, frames: list[tuple[bytes, int]], sizes: list[int]
+) -> None:
+    directory = directory_of(*((ids.fake_id(str(n)), size) for n, size in enumerate(sizes)))
+    hand_frames = [hand_frame(1, raw, count) for raw, count in frames]
+    with pytest.raises(MPackError):
+        parse_wire_mpack(assemble(*hand_frames, hand_frame(2, directory, len(sizes))))
+
+
+def test_a_directory_of_fewer_blobs_than_the_frames_count_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
+    with pytest.raises(MPackError, match="directory"):
+        parse_wire_mpack(assemble(hand_frame(1, b"hello", 2), hand_frame(2, DIRECTORY, 1)))
+
+
+def test_a_blob_that_is_listed_twice_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
+    directory = hand_frame(2, directory_of((HELLO, 2), (HELLO, 3)), 2)
+    with pytest.raises(MPackError, match="twice"):
+        parse_wire_mpack(assemble(hand_frame(1, b"hello", 2), directory))
+
+
+def test_an_outside_id_that_is_listed_twice_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
+    outside = hand_frame(3, ids.to_digest(HELLO) * 2, 2)
+    with pytest.raises(MPackError, match="twice"):
+        parse_wire_mpack(assemble(outside))
+
+
+@pytest.mark.parametrize(
+    "place", [(1, 0, 1), (-1, 0, 1), (0, 6, 1), (0, -1, 1), (0, 0, 6), (0, 4, 2), (0, 0, -1), (0, 0, 1 << 40)]
+)
+def test_a_place_that_the_pack_does_not_have_is_refused(
+    assemble: Assemble, hand_frame: HandFrame, place: tuple[int, int, int]
+) -> None:
+    reader = MPackReader(io.BytesIO(assemble(hand_frame(1, b"hello", 1), hand_frame(2, DIRECTORY, 1))))
+    with pytest.raises(MPackError):
+        reader.read_blob(*place)
+
+
+def test_a_source_that_gives_less_than_asked_is_read_on(small_pack: bytes) -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(min(size, 7) if size is not None and size >= 0 else size)
+
+    assert len(list(MPackReader(Slow(small_pack)).commits())) == 6
+
+
+def test_reads_are_one_for_each_frame_and_two_for_the_table(small_pack: bytes) -> None:
+    class Counting(io.BytesIO):
+        reads = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            self.reads += 1
+            return super().read(size)
+
+    source = Counting(small_pack)
+    reader = MPackReader(source)
+    for blob in reader.blobs():
+        blob.read()
+    list(reader.snapshots())
+    list(reader.commits())
+    assert source.reads == 2 + len(reader.frames)
