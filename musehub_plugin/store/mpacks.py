@@ -80,21 +80,19 @@ def add_mpack(
     user_id: str,
     mpack_id: str,
     size_bytes: int,
-    commit_count: int,
-    snapshot_count: int,
-    blob_count: int,
+    counts: tuple[int, int, int],
     storage_uri: str,
 ) -> None:
-    """Record a pushed mpack, and this repo's hold on it."""
+    """Record a pushed mpack, and this repo's hold on it; `counts` are of commits, snapshots and blobs."""
     db.insert_new(
         MusehubMPack,
         [
             {
                 "mpack_id": mpack_id,
                 "size_bytes": size_bytes,
-                "commit_count": commit_count,
-                "snapshot_count": snapshot_count,
-                "blob_count": blob_count,
+                "commit_count": counts[0],
+                "snapshot_count": counts[1],
+                "blob_count": counts[2],
                 "storage_uri": storage_uri,
             }
         ],

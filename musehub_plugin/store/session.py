@@ -7,12 +7,15 @@ leaves existing rows alone in dialects of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import ColumnElement, CursorResult, Executable, Result, Table, func, literal
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session
 
 from musehub_plugin.store.models import Base, Instant, MusehubRepo
@@ -21,6 +24,12 @@ from musehub_plugin.store.models import Base, Instant, MusehubRepo
 ID_BATCH = 10_000
 # How many rows one INSERT carries.
 ROW_BATCH = 5_000
+
+# PostgreSQL's deadlock_detected and serialization_failure: the transaction was undone and may simply be run again.
+_RETRIED = frozenset({"40P01", "40001"})
+_ATTEMPTS = 5
+
+T = TypeVar("T")
 
 
 class Database:
@@ -79,6 +88,28 @@ class Database:
         if self.dialect == "postgresql":
             return func.clock_timestamp() + literal(timedelta(seconds=later))
         return literal(datetime.now(UTC) + timedelta(seconds=later), Instant())
+
+    def transaction(self, work: Callable[[], T]) -> T:
+        """Run `work` and commit; roll back where it raises, and run it again where it lost a deadlock.
+
+        Rows are written in sorted order, so deadlocks are rare; they cannot be excluded where two pushes bring the
+        same rows in batches. `work` must do all of its reading inside.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                result = work()
+                self.commit()
+            except DBAPIError as error:
+                self.rollback()
+                if getattr(error.orig, "pgcode", None) not in _RETRIED or attempt == _ATTEMPTS:
+                    raise
+                time.sleep(random.uniform(0, 0.1 * attempt))  # noqa: S311 - spreads contenders, no secret
+            except BaseException:
+                self.rollback()
+                raise
+            else:
+                return result
+        raise AssertionError("unreachable")
 
     def commit(self) -> None:
         """Make the unit of work permanent."""
