@@ -6,6 +6,7 @@ Nothing that a pusher says is believed; `incoming` says what is verified.
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import IO, BinaryIO
 
 from musehub_plugin import graph, ids
-from musehub_plugin.errors import Conflict, Invalid, NotFound, TooLarge
+from musehub_plugin.errors import Conflict, Invalid, NotFound, StorageUnavailable, TooLarge
 from musehub_plugin.hub import Hub
 from musehub_plugin.incoming import IncomingPack
 from musehub_plugin.refs import bad_branch_name
@@ -24,6 +25,8 @@ from musehub_plugin.storage.uploads import delete_upload, open_upload, presign_u
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import jobs, locks, mpacks, repos
 from musehub_plugin.store.session import Database
+
+logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 
@@ -115,39 +118,66 @@ def unpack(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, ch
     if mpacks.repo_holds_mpack(db, repo_id, mpack_id):
         return db.transaction(lambda: _move_branch(db, repo_id, mpack_id, change))
     tickets = mpacks.ticket_keys(db, repo_id=repo_id, user_id=user_id, mpack_id=mpack_id)
-    with _verified_copy(hub, tickets, mpack_id) as file:
-        pack = IncomingPack(file, hub.settings)
-        pack.verify_contents()
-        # A push that must fail leaves nothing in storage, so all is checked once before anything is stored there.
-        _check_push(db, repo_id, pack, nodes, change)
-        # The verified copy is stored, not the upload: its URL could be used again until it expires.
-        file.seek(0)
-        storage_uri = put_mpack_file(hub.storage, mpack_id, file)
-
-        def write() -> Unpacked:
-            locks.share_history(db, repo_id)
-            nodes = commit_store.graph(db, repo_id)
-            _check_push(db, repo_id, pack, nodes, change)
-            _settle_branch(db, repo_id, change, nodes)
-            pack.store(db, repo_id, storage_uri)
-            counts = (pack.reader.commit_count, pack.reader.snapshot_count, pack.reader.blob_count)
-            mpacks.add_mpack(
-                db,
-                repo_id=repo_id,
-                user_id=user_id,
-                mpack_id=mpack_id,
-                size_bytes=pack.reader.size_bytes,
-                counts=counts,
-                storage_uri=storage_uri,
-            )
-            jobs.add_job(db, jobs.index_job_id(mpack_id), jobs.INDEX, mpack_id)
-            mpacks.drop_tickets(db, tickets)
-            return Unpacked(repos.branch_heads(db, repo_id), *counts)
-
-        done = db.transaction(write)
-    for ticket in tickets:
-        delete_upload(hub.storage, ticket)
+    try:
+        with _verified_copy(hub, tickets, mpack_id) as file:
+            done = _store_pack(hub, db, repo_id, user_id, mpack_id, change, file, tickets)
+    except Invalid:
+        # Bytes that are wrong stay wrong: what was uploaded is of no more use.
+        db.transaction(lambda: mpacks.drop_tickets(db, tickets))
+        _delete_uploads(hub, tickets)
+        raise
+    _delete_uploads(hub, tickets)
     return done
+
+
+def _store_pack(
+    hub: Hub,
+    db: Database,
+    repo_id: str,
+    user_id: str,
+    mpack_id: str,
+    change: BranchUpdate,
+    file: IO[bytes],
+    tickets: list[str],
+) -> Unpacked:
+    pack = IncomingPack(file, hub.settings)
+    pack.verify_contents()
+    # A push that must fail leaves nothing in storage, so all is checked once before anything is stored there.
+    _check_push(db, repo_id, pack, commit_store.graph(db, repo_id), change)
+    # The verified copy is stored, not the upload: its URL could be used again until it expires.
+    file.seek(0)
+    storage_uri = put_mpack_file(hub.storage, mpack_id, file)
+    counts = (pack.reader.commit_count, pack.reader.snapshot_count, pack.reader.blob_count)
+
+    def write() -> Unpacked:
+        locks.share_history(db, repo_id)
+        nodes = commit_store.graph(db, repo_id)
+        _check_push(db, repo_id, pack, nodes, change)
+        _settle_branch(db, repo_id, change, nodes)
+        pack.store(db, repo_id, storage_uri)
+        mpacks.add_mpack(
+            db,
+            repo_id=repo_id,
+            user_id=user_id,
+            mpack_id=mpack_id,
+            size_bytes=pack.reader.size_bytes,
+            counts=counts,
+            storage_uri=storage_uri,
+        )
+        jobs.add_job(db, jobs.index_job_id(mpack_id), jobs.INDEX, mpack_id)
+        mpacks.drop_tickets(db, tickets)
+        return Unpacked(repos.branch_heads(db, repo_id), *counts)
+
+    return db.transaction(write)
+
+
+def _delete_uploads(hub: Hub, tickets: Sequence[str]) -> None:
+    for ticket in tickets:
+        try:
+            delete_upload(hub.storage, ticket)
+        except StorageUnavailable as error:
+            # The push is settled either way; what is left over is garbage and collected as such.
+            logger.warning("an upload could not be removed: %s", error)
 
 
 def _check_push(
