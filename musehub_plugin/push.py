@@ -142,25 +142,29 @@ def _store_pack(
 ) -> Unpacked:
     pack = IncomingPack(file, hub.settings)
     pack.verify_contents()
-    # A push that must fail leaves nothing in storage, so all is checked once before anything is stored there.
-    _check_push(db, repo_id, pack, commit_store.graph(db, repo_id), change)
-    # The verified copy is stored, not the upload: its URL could be used again until it expires.
-    file.seek(0)
-    storage_uri = put_mpack_file(hub.storage, mpack_id, file)
-    counts = (pack.reader.commit_count, pack.reader.snapshot_count, pack.reader.blob_count)
+    reader = pack.reader
+    counts = (reader.commit_count, reader.snapshot_count, reader.blob_count)
 
     def write() -> Unpacked:
+        # Held until the commit, so that nothing which the pack relies on, nor its file, is collected meanwhile.
         locks.share_history(db, repo_id)
         nodes = commit_store.graph(db, repo_id)
-        _check_push(db, repo_id, pack, nodes, change)
+        pack.verify_references(db, repo_id, nodes)
+        for commit_id, record in pack.commits.items():
+            nodes.setdefault(commit_id, commit_store.Node(record["parent_ids"], record["snapshot_id"]))
+        _check_head(change, nodes)
         _settle_branch(db, repo_id, change, nodes)
+        # After all checks, so that a refused push leaves nothing in storage. The verified copy is stored, not the
+        # upload: the upload's URL could be used again until it expires.
+        file.seek(0)
+        storage_uri = put_mpack_file(hub.storage, mpack_id, file)
         pack.store(db, repo_id, storage_uri)
         mpacks.add_mpack(
             db,
             repo_id=repo_id,
             user_id=user_id,
             mpack_id=mpack_id,
-            size_bytes=pack.reader.size_bytes,
+            size_bytes=reader.size_bytes,
             counts=counts,
             storage_uri=storage_uri,
         )
@@ -178,21 +182,6 @@ def _delete_uploads(hub: Hub, tickets: Sequence[str]) -> None:
         except StorageUnavailable as error:
             # The push is settled either way; what is left over is garbage and collected as such.
             logger.warning("an upload could not be removed: %s", error)
-
-
-def _check_push(
-    db: Database,
-    repo_id: str,
-    pack: IncomingPack,
-    nodes: dict[str, commit_store.Node],
-    change: BranchUpdate,
-) -> None:
-    """Check what the pack refers to and whether the branch may move; adds the pack's commits to `nodes`."""
-    pack.verify_references(db, repo_id, nodes)
-    for commit_id, record in pack.commits.items():
-        nodes.setdefault(commit_id, commit_store.Node(record["parent_ids"], record["snapshot_id"]))
-    _check_head(change, nodes)
-    _check_branch(repos.branch_heads(db, repo_id), change, nodes, settled=True)
 
 
 def _move_branch(db: Database, repo_id: str, mpack_id: str, change: BranchUpdate) -> Unpacked:
