@@ -31,7 +31,7 @@ _CONTEXT = b"musehub-storage-url-1"
 _REQUIRED = frozenset({"exp", "sig"})
 _ALLOWED = _REQUIRED | {"size", "digest"}
 # No sign, no leading zero, no Unicode digit: one spelling a number. 19 digits stay below 2^64.
-_NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,18})", re.ASCII)
+_NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,18})")
 
 
 class SignatureRefused(Forbidden):

@@ -91,6 +91,13 @@ def test_a_read_within_what_was_fetched_asks_for_nothing() -> None:
     assert len(requests.asked) == 1
 
 
+def test_what_follows_a_read_beyond_the_window_is_right() -> None:
+    content = random.Random(2).randbytes(2 * MAX_WINDOW)
+    file = Requests(content).file()
+    file.read(MAX_WINDOW + 1)
+    assert file.read(100) == content[MAX_WINDOW + 1 : MAX_WINDOW + 101]
+
+
 def test_reading_everything_is_one_request() -> None:
     requests = Requests(bytes(100_000_000))
     requests.file().read()

@@ -159,6 +159,12 @@ def test_s70_another_size_or_digest_is_refused(name: str, value: str) -> None:
     assert reason_of_refusal("PUT", "upload", KEY, replaced(signed_put(), name, value)) == "mismatch"
 
 
+def test_s70_a_digit_moved_from_one_field_to_the_next_is_refused() -> None:
+    query = dict(signed_put())
+    moved = {**query, "exp": query["exp"] + query["size"][0], "size": query["size"][1:]}
+    assert reason_of_refusal("PUT", "upload", KEY, list(moved.items())) == "mismatch"
+
+
 @pytest.mark.parametrize("name", ["size", "digest"])
 def test_s70_leaving_out_size_or_digest_is_refused(name: str) -> None:
     query = [pair for pair in signed_put() if pair[0] != name]
