@@ -26,7 +26,7 @@ def bad_branch_name(name: str) -> str | None:
         return f"must have 1 to {MAX_NAME_BYTES} bytes"
     if _FORBIDDEN.search(name):
         return "holds a character or a pair of characters that a branch name must not hold"
-    if name in {"@", "HEAD"}:
+    if name == "HEAD":
         return "is reserved"
     if name[0] in "-/" or name[-1] in "/.":
         return f"must not start with {name[0]!r}" if name[0] in "-/" else f"must not end with {name[-1]!r}"
