@@ -146,15 +146,12 @@ def generations(db: Database, commit_ids: Iterable[str]) -> dict[str, int]:
     """Return the generation of those commits that have one on record."""
     found: dict[str, int] = {}
     for batch in batches(set(commit_ids)):
-        found.update(
-            db.execute(
-                select(MusehubCommitGraph.commit_id, MusehubCommitGraph.generation).where(
-                    MusehubCommitGraph.commit_id.in_(batch)
-                )
+        rows = db.execute(
+            select(MusehubCommitGraph.commit_id, MusehubCommitGraph.generation).where(
+                MusehubCommitGraph.commit_id.in_(batch)
             )
-            .tuples()
-            .all()
         )
+        found.update((row.commit_id, row.generation) for row in rows)
     return found
 
 
