@@ -89,7 +89,7 @@ class Caller:
             # Buffered: the file is closed once it is read.
             response = self.http.get(f"{parts.path}?{parts.query}", buffered=True)
             assert response.status_code == 200, response.get_data(as_text=True)
-            return response.data
+            return bytes(response.data)
         answer = urllib3.request("GET", url, retries=False, timeout=10)
         assert answer.status == 200, answer.status
         return bytes(answer.data)
@@ -112,9 +112,7 @@ class Caller:
         method, headers = ticket["method"], dict(ticket["headers"])
         parts = urlsplit(ticket["upload_url"])
         if parts.path.startswith(OPS_PREFIX):
-            return self.http.open(
-                f"{parts.path}?{parts.query}", method=method, data=pack, headers=headers
-            ).status_code
+            return self.http.open(f"{parts.path}?{parts.query}", method=method, data=pack, headers=headers).status_code
         answer = urllib3.request(method, ticket["upload_url"], body=pack, headers=headers, retries=False, timeout=10)
         return answer.status
 
