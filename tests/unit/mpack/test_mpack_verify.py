@@ -1,0 +1,125 @@
+"""Every false id is found, and the first one is named."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from musehub_plugin import ids
+from musehub_plugin.mpack import FalseIdError, MPackReader, MPackWriter, build_wire_mpack, verify
+from musehub_plugin.mpack.manifests import ManifestHasher
+
+WirePack = dict[str, list[dict[str, Any]]]
+
+
+def true_pack() -> WirePack:
+    """Return a pack of five commits in which every id is true; odd commits hash their author."""
+    pack: WirePack = {"commits": [], "snapshots": [], "blobs": []}
+    parents: list[str] = []
+    manifest: dict[str, str] = {}
+    for n in range(5):
+        content = f"content {n}".encode()
+        manifest = {**manifest, f"path{n % 3}": ids.blob_id(content)}
+        snapshot_id = ids.snapshot_id(manifest)
+        author, date = "Ada <ada@example.org>", f"2026-01-0{n + 1}T00:00:00+00:00"
+        commit_id = ids.commit_id(parents, snapshot_id, "message", author if n % 2 else date)
+        pack["blobs"].append({"object_id": ids.blob_id(content), "content": content})
+        pack["snapshots"].append({"snapshot_id": snapshot_id, "manifest": manifest})
+        pack["commits"].append(
+            {
+                "commit_id": commit_id,
+                "parent_ids": parents,
+                "snapshot_id": snapshot_id,
+                "message": "message",
+                "author": author,
+                "committed_at": date,
+            }
+        )
+        parents = [commit_id]
+    return pack
+
+
+def reader_of(pack: WirePack) -> MPackReader:
+    """Return a reader of the pack."""
+    return MPackReader(io.BytesIO(build_wire_mpack(**pack)))
+
+
+def test_a_pack_of_true_ids_passes() -> None:
+    verify(reader_of(true_pack()))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "kind", "key"),
+    [("blobs", "blob", "object_id"), ("snapshots", "snapshot", "snapshot_id"), ("commits", "commit", "commit_id")],
+)
+@pytest.mark.parametrize("ordinal", [0, 2, 4])
+def test_s77_a_false_id_is_named(kinds: str, kind: str, key: str, ordinal: int) -> None:
+    pack = true_pack()
+    false_id = ids.fake_id("false")
+    pack[kinds][ordinal] = {**pack[kinds][ordinal], key: false_id}
+    with pytest.raises(FalseIdError) as caught:
+        verify(reader_of(pack))
+    assert (caught.value.kind, caught.value.entity_id, caught.value.ordinal) == (kind, false_id, ordinal)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "field", "value"),
+    [
+        ("blobs", "content", b"another"),
+        ("snapshots", "manifest", {"path": ids.fake_id("another")}),
+        ("commits", "message", "another"),
+        ("commits", "parent_ids", [ids.fake_id("another")]),
+        ("commits", "committed_at", "another"),
+    ],
+)
+def test_s77_changed_content_under_the_old_id_is_found(kinds: str, field: str, value: object) -> None:
+    pack = true_pack()
+    pack[kinds][2] = {**pack[kinds][2], field: value}
+    with pytest.raises(FalseIdError, match=f"{kinds[:-1]} 2 does not hash to its id"):
+        verify(reader_of(pack))
+
+
+def test_what_no_id_covers_may_be_anything() -> None:
+    pack = true_pack()
+    pack["commits"][0] |= {"branch": "other", "author": "other", "further": True}
+    verify(reader_of(pack))
+
+
+def test_an_empty_pack_passes() -> None:
+    verify(reader_of({"commits": [], "snapshots": [], "blobs": []}))
+
+
+def test_a_true_id_that_is_stored_all_the_same_passes() -> None:
+    pack = true_pack()
+    out = io.BytesIO()
+    with MPackWriter(out) as writer:
+        for n, snapshot in enumerate(pack["snapshots"]):
+            writer.add_snapshot(snapshot["snapshot_id"], snapshot["manifest"], derivable=n % 2 == 0)
+    verify(MPackReader(out))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.booleans(),
+            st.dictionaries(st.text(max_size=3), st.one_of(st.none(), st.integers(0, 9)), max_size=60),
+        ),
+        max_size=6,
+    )
+)
+def test_hashing_by_changes_agrees_with_hashing_whole(steps: list[tuple[bool, dict[str, int | None]]]) -> None:
+    hasher = ManifestHasher()
+    manifest: dict[str, str] = {}
+    for full, change in steps:
+        if full:
+            manifest = {}
+        removed = [path for path, number in change.items() if number is None and path in manifest]
+        changed = {path: ids.fake_id(str(number)) for path, number in change.items() if number is not None}
+        hasher.change(removed, changed, full=full)
+        manifest = {path: oid for path, oid in manifest.items() if path not in removed} | changed
+        assert ids.from_digest(hasher.digest()) == ids.snapshot_id(manifest)
