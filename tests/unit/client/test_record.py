@@ -12,8 +12,14 @@ from musehub_plugin import ids
 from musehub_plugin.client.record import check_record, commit_hashes_to, record_from_wire, render, wire_from_record
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | texts
-scalars = scalars | st.binary(max_size=12)
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(allow_nan=False),
+    texts,
+    st.binary(max_size=12),
+)
 values = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts | st.integers(0, 9), inner, max_size=3),
@@ -38,7 +44,7 @@ commits = st.builds(
     ),
     st.dictionaries(names, values, max_size=4),
 )
-DEFAULTS = {
+DEFAULTS: dict[str, object] = {
     "metadata": {},
     "structured_delta": None,
     "sem_ver_bump": "none",

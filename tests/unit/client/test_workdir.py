@@ -58,14 +58,30 @@ def test_a_blob_lies_under_its_first_two_digits(workdir: Workdir) -> None:
 def test_a_commit_file_has_the_public_clients_keys_in_order(workdir: Workdir) -> None:
     workdir.write_commit(record())
     text = (workdir.muse / "commits" / f"{ids.to_hex(SOME)}.json").read_text()
-    assert (
-        list(json.loads(text))
-        == (
-            "commit_id repo_id branch snapshot_id message committed_at parent_commit_id parent2_commit_id author metadata "
-            "structured_delta sem_ver_bump breaking_changes agent_id model_id toolchain_id prompt_hash signature "
-            "signer_key_id format_version reviewed_by test_runs"
-        ).split()
-    )
+    assert list(json.loads(text)) == [
+        "commit_id",
+        "repo_id",
+        "branch",
+        "snapshot_id",
+        "message",
+        "committed_at",
+        "parent_commit_id",
+        "parent2_commit_id",
+        "author",
+        "metadata",
+        "structured_delta",
+        "sem_ver_bump",
+        "breaking_changes",
+        "agent_id",
+        "model_id",
+        "toolchain_id",
+        "prompt_hash",
+        "signature",
+        "signer_key_id",
+        "format_version",
+        "reviewed_by",
+        "test_runs",
+    ]
     assert text == json.dumps(json.loads(text), indent=2) + "\n"
 
 
@@ -120,15 +136,15 @@ def test_what_is_no_id_never_becomes_a_path(workdir: Workdir, identifier: str) -
             use(identifier)
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/../b", "/a", "a/", "a\0b", "a\nb", ".a", "a.lock/b", "-a", "HEAD", "@"])
+@pytest.mark.parametrize("name", ["", "..", "a/../b", "/a", "a/", "a\0b", "a\nb", ".a", "a.lock/b", "-a", "HEAD"])
 def test_a_branch_name_that_is_none_never_becomes_a_path(workdir: Workdir, name: str) -> None:
     with pytest.raises(WorkdirError, match="branch name"):
         workdir.set_branch(name, SOME)
 
 
 BRANCH_NAMES = [
-    "main", "a/b/c", "a.b", "a-b", "é", "a@b", "a{b", "x.lockx", "a" * 255, "{", "#1", "a,b", "'", '"', "$x", "%2e", "ü/ß",
-    "@{", "a@{b", "@", "HEAD", "refs/heads/x", "-x", "x-", "a b", "a~1", "a^", "a:b", "a?", "a*", "a[b", "a\\b",
+    "main", "a/b/c", "a.b", "a-b", "é", "a@b", "a{b", "x.lockx", "a" * 255, "{", "#1", "a,b", "'", '"', "$x", "%2e",
+    "ü/ß", "@{", "a@{b", "@", "HEAD", "refs/heads/x", "-x", "x-", "a b", "a~1", "a^", "a:b", "a?", "a*", "a[b", "a\\b",
     "a..b", "a.", "a/.b", ".a", "a.lock", "a.lock/b", "a//b", "/a", "a/", "a\x7f", "a\x1f", "a/b.", "a./b", "HEAD/x",
 ]  # fmt: skip
 
