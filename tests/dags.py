@@ -62,9 +62,7 @@ class History:
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     manifests: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def commit(
-        self, parent_ids: Sequence[str], manifest: Mapping[str, str], message: str, date: str = DATES[1]
-    ) -> str:
+    def commit(self, parent_ids: Sequence[str], manifest: Mapping[str, str], message: str, date: str = DATES[1]) -> str:
         """Add a commit and return its id."""
         snapshot_id = ids.snapshot_id(manifest)
         commit_id = ids.commit_id(parent_ids, snapshot_id, message, date)

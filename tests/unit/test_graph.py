@@ -89,9 +89,7 @@ def test_n10_every_pair_of_the_grid_follows_the_rule() -> None:
         f"{x},{y}": [f"{left},{down}" for left, down in ((x - 1, y), (x, y - 1)) if left >= 0 and down >= 0]
         for x, y in cells
     }
-    below = {
-        (x, y): {f"{left},{down}" for left in range(x + 1) for down in range(y + 1)} for x, y in cells
-    }
+    below = {(x, y): {f"{left},{down}" for left in range(x + 1) for down in range(y + 1)} for x, y in cells}
     for wx, wy in cells:
         for hx, hy in cells:
             expected = below[wx, wy] - below[hx, hy]
@@ -183,9 +181,7 @@ def fast_import(folder: Path, history: History, batch: int) -> dict[str, str]:
         stream.append(f"commit refs/heads/{batch}-{mark}\nmark :{mark}\n")
         stream.append(f"committer A <a@example.org> {1000 + (mark * 7919) % 50} +0000\n")
         stream.append(f"data {len(message)}\n{message}\n")
-        stream.extend(
-            f"{'merge' if position else 'from'} :{parent}\n" for position, parent in enumerate(parents)
-        )
+        stream.extend(f"{'merge' if position else 'from'} :{parent}\n" for position, parent in enumerate(parents))
         stream.append("\n")
     marks = folder / "marks"
     command = ["git", "-C", str(folder), "fast-import", "--quiet", f"--export-marks={marks}"]

@@ -36,7 +36,13 @@ def write(db: Database, repo_id: str, history: History, *, without: Iterable[str
     db.insert_new(
         MusehubObject,
         [
-            {"object_id": object_id, "path": "", "size_bytes": len(content), "storage_uri": "", "content_cache": content}
+            {
+                "object_id": object_id,
+                "path": "",
+                "size_bytes": len(content),
+                "storage_uri": "",
+                "content_cache": content,
+            }
             for object_id, content in CONTENT_OF.items()
         ],
     )

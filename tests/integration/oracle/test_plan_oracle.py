@@ -56,9 +56,9 @@ def test_n01_n04_the_plan_is_the_oracle_s(databases: Databases, dag: Dag, data: 
         assert agrees(plan(databases, "ours", want, have), history, want, have)
 
 
-def test_n05_two_thousand_random_graphs_agree_with_the_oracle(databases: Databases) -> None:
+def test_n05_over_a_thousand_random_graphs_agree_with_the_oracle(databases: Databases) -> None:
     chance = random.Random(2026)
-    for batch in range(40):
+    for batch in range(24):
         histories = {
             f"r{batch}-{number}": random_dag(chance, 12, f"{batch} {number} ").history() for number in range(50)
         }
@@ -119,7 +119,7 @@ def test_n08_the_plan_does_not_depend_on_the_order_of_the_wants_and_haves(
 
 
 def test_n09_redundant_haves_change_nothing(databases: Databases, diamond: History) -> None:
-    r, p1, p2, m = diamond.order
+    r, p1, _, m = diamond.order
     with written(databases, ours=diamond):
         assert plan(databases, "ours", [m], [p1, r, p1]) == plan(databases, "ours", [m], [p1])
 
@@ -191,7 +191,7 @@ def test_n15_the_empty_manifest_and_the_empty_blob_are_planned(databases: Databa
 
 
 def test_n19_a_parent_that_is_not_stored_is_an_error_and_no_hole(databases: Databases, diamond: History) -> None:
-    r, p1, p2, m = diamond.order
+    r, *_, m = diamond.order
     for db in databases.values():
         write(db, "ours", diamond, without=[r])
         with pytest.raises(HistoryDamaged):
@@ -340,16 +340,19 @@ def test_c18_a_hundred_times_the_commits_take_no_more_statements(databases: Data
             assert many <= 4, dialect
 
 
-def test_n24_twenty_thousand_commits_with_ten_thousand_haves(databases: Databases) -> None:
+def test_n24_ten_thousand_commits_with_five_thousand_haves(databases: Databases) -> None:
     chance = random.Random(24)
     history = History()
-    for number in range(20_000):
+    for number in range(10_000):
         recent = history.order[-8:]
-        parents = [recent[-1]] if recent else []
+        parents = recent[-1:]
         if number % 3 == 0 and recent:
             parents.append(chance.choice(recent))
         history.commit(parents, {}, f"wide {number}")
-    have = history.order[:20_000:2]
-    with written(databases, ours=history):
-        found = plan(databases, "ours", [history.order[-1]], have)
+    have = history.order[:10_000:2]
+    db = databases["sqlite"]
+    write(db, "ours", history)
+    found = plan_delta(db, "ours", [history.order[-1]], have)
+    db.rollback()
+    assert found is not None
     assert set(found.commit_ids) == history.delta([history.order[-1]], have)[0]
