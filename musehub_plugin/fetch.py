@@ -22,7 +22,7 @@ from musehub_plugin.ids import from_digest
 from musehub_plugin.mpack import MPackWriter, PackSummary, solid_order
 from musehub_plugin.storage.uploads import mpack_url, put_mpack_file
 from musehub_plugin.store import commits as commit_store
-from musehub_plugin.store import contents
+from musehub_plugin.store import contents, fetch_packs
 from musehub_plugin.store.session import Database
 
 logger = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ def fetch(hub: Hub, db: Database, repo_id: str, want: Sequence[str], have: Seque
         tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file,
     ):
         summary, mpack_id = _write_mpack(file, db, repo_id, plan, blobs)
+        _keep_from_collection(db, mpack_id, summary.size_bytes)
         file.seek(0)
         put_mpack_file(hub.storage, mpack_id, file)
     ttl = hub.settings.presign_ttl
@@ -96,6 +97,17 @@ def fetch(hub: Hub, db: Database, repo_id: str, want: Sequence[str], have: Seque
         size_bytes=summary.size_bytes,
         expires_at=expires_at.isoformat(timespec="seconds"),
     )
+
+
+def _keep_from_collection(db: Database, mpack_id: str, size_bytes: int) -> None:
+    """Record the pack before it is stored, so that it is collected some time after its last URL and not before.
+
+    In a unit of work of its own: a read must not commit what the host has half done.
+    """
+    if not db.may_write_apart:
+        return
+    with db.apart() as apart:
+        apart.transaction(lambda: fetch_packs.use_fetch_pack(apart, mpack_id, size_bytes))
 
 
 def plan_delta(db: Database, repo_id: str, want: Sequence[str], have: Sequence[str]) -> Plan | None:

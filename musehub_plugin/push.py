@@ -147,7 +147,7 @@ def _store_pack(
 
     def write() -> Unpacked:
         # Held until the commit, so that nothing which the pack relies on, nor its file, is collected meanwhile.
-        locks.share_history(db, repo_id)
+        locks.share_history(db)
         nodes = commit_store.graph(db, repo_id)
         pack.verify_references(db, repo_id, nodes)
         for commit_id, record in pack.commits.items():
@@ -185,7 +185,7 @@ def _delete_uploads(hub: Hub, tickets: Sequence[str]) -> None:
 
 
 def _move_branch(db: Database, repo_id: str, mpack_id: str, change: BranchUpdate) -> Unpacked:
-    locks.share_history(db, repo_id)
+    locks.share_history(db)
     nodes = commit_store.graph(db, repo_id)
     _check_head(change, nodes)
     _settle_branch(db, repo_id, change, nodes)

@@ -44,9 +44,20 @@ def upgrade() -> None:
         "musehub_commit_ref",
         sa.Column("repo_id", sa.String(length=64), nullable=False),
         sa.Column("commit_id", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("unreachable_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("own_fields", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("repo_id", "commit_id", name=op.f("pk_musehub_commit_ref")),
     )
+    op.create_index("ix_musehub_commit_ref_commit_id", "musehub_commit_ref", ["commit_id"], unique=False)
+    op.create_table(
+        "musehub_fetch_pack",
+        sa.Column("mpack_id", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("used_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("mpack_id", name=op.f("pk_musehub_fetch_pack")),
+    )
+    op.create_index("ix_musehub_fetch_pack_used_at", "musehub_fetch_pack", ["used_at"], unique=False)
     op.create_table(
         "musehub_job",
         sa.Column("job_id", sa.String(length=100), nullable=False),
@@ -103,9 +114,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "musehub_object_ref",
-        sa.Column("repo_id", sa.String(length=64), nullable=False),
         sa.Column("object_id", sa.LargeBinary(length=32), nullable=False),
-        sa.PrimaryKeyConstraint("repo_id", "object_id", name=op.f("pk_musehub_object_ref")),
+        sa.Column("repo_id", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("object_id", "repo_id", name=op.f("pk_musehub_object_ref")),
     )
     op.create_table(
         "musehub_repo",
@@ -139,9 +150,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "musehub_snapshot_ref",
-        sa.Column("repo_id", sa.String(length=64), nullable=False),
         sa.Column("snapshot_id", sa.LargeBinary(length=32), nullable=False),
-        sa.PrimaryKeyConstraint("repo_id", "snapshot_id", name=op.f("pk_musehub_snapshot_ref")),
+        sa.Column("repo_id", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("snapshot_id", "repo_id", name=op.f("pk_musehub_snapshot_ref")),
     )
     op.create_table(
         "musehub_upload",
@@ -155,12 +166,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("upload_key", name=op.f("pk_musehub_upload")),
     )
     op.create_index("ix_musehub_upload_expires_at", "musehub_upload", ["expires_at"], unique=False)
-    op.create_index("ix_musehub_upload_repo_id_mpack_id", "musehub_upload", ["repo_id", "mpack_id"], unique=False)
+    op.create_index("ix_musehub_upload_mpack_id_repo_id", "musehub_upload", ["mpack_id", "repo_id"], unique=False)
 
 
 def downgrade() -> None:
     """Go back to the one before."""
-    op.drop_index("ix_musehub_upload_repo_id_mpack_id", "musehub_upload")
+    op.drop_index("ix_musehub_upload_mpack_id_repo_id", "musehub_upload")
     op.drop_index("ix_musehub_upload_expires_at", "musehub_upload")
     op.drop_table("musehub_upload")
     op.drop_table("musehub_snapshot_ref")
@@ -180,6 +191,9 @@ def downgrade() -> None:
     op.drop_table("musehub_mpack")
     op.drop_index("ix_musehub_job_state_not_before", "musehub_job")
     op.drop_table("musehub_job")
+    op.drop_index("ix_musehub_fetch_pack_used_at", "musehub_fetch_pack")
+    op.drop_table("musehub_fetch_pack")
+    op.drop_index("ix_musehub_commit_ref_commit_id", "musehub_commit_ref")
     op.drop_table("musehub_commit_ref")
     op.drop_table("musehub_commit_graph")
     op.drop_table("musehub_commit")

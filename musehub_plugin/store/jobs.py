@@ -49,7 +49,7 @@ def index_job_id(mpack_id: str) -> str:
 
 
 def add_job(db: Database, job_id: str, kind: str, subject: str, *, state: str = PENDING) -> None:
-    """Record a job, unless it is recorded already.
+    """Record a job, unless it is recorded already; one that has failed gets another chance.
 
     Args:
         db: the unit of work; the job exists once that commits.
@@ -59,6 +59,13 @@ def add_job(db: Database, job_id: str, kind: str, subject: str, *, state: str = 
         state: `pending`, or `done` for work that this very transaction does.
     """
     db.insert_new(MusehubJob, [{"job_id": job_id, "kind": kind, "subject": subject, "state": state}])
+    # The same work asked for again is a new chance for one that had been given up.
+    db.change(
+        update(MusehubJob)
+        .where(MusehubJob.job_id == job_id, MusehubJob.state == FAILED)
+        .values(state=state, attempts=0, error=None, not_before=db.now(), updated_at=db.now())
+        .execution_options(synchronize_session=False)
+    )
 
 
 def find_job(db: Database, job_id: str) -> JobRow | None:

@@ -191,7 +191,9 @@ class MusehubCommitRef(Base):
     __tablename__ = "musehub_commit_ref"
 
     repo_id: Mapped[str] = mapped_column(RepoId, primary_key=True)
-    commit_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    commit_id: Mapped[str] = mapped_column(Id, primary_key=True, index=True)
+    unreachable_since: Mapped[datetime | None] = mapped_column(Instant)
+    """When garbage collection first found that no branch of the repo reaches it; null while one does."""
     own_fields: Mapped[bytes | None] = mapped_column(LargeBinary)
     """msgpack of what this repo's push said beyond the id (see `store.commits`); null: as the commit's row says."""
 
@@ -224,8 +226,9 @@ class MusehubSnapshotRef(Base):
 
     __tablename__ = "musehub_snapshot_ref"
 
-    repo_id: Mapped[str] = mapped_column(RepoId, primary_key=True)
+    # The id goes first: that finds both "does this repo hold it" and "does any repo still hold it".
     snapshot_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    repo_id: Mapped[str] = mapped_column(RepoId, primary_key=True)
 
 
 class MusehubObject(Base):
@@ -245,8 +248,8 @@ class MusehubObjectRef(Base):
 
     __tablename__ = "musehub_object_ref"
 
-    repo_id: Mapped[str] = mapped_column(RepoId, primary_key=True)
     object_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    repo_id: Mapped[str] = mapped_column(RepoId, primary_key=True)
 
 
 class MusehubMPackIndex(Base):
@@ -309,11 +312,24 @@ class MusehubMPackRef(Base):
     created_at: Mapped[datetime] = mapped_column(Instant, default=_now)
 
 
+class MusehubFetchPack(Base):
+    """An mpack that was made to answer a fetch, kept while it is used."""
+
+    __tablename__ = "musehub_fetch_pack"
+    __table_args__ = (Index(None, "used_at"),)
+
+    mpack_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(Instant, default=_now)
+    used_at: Mapped[datetime] = mapped_column(Instant, default=_now)
+    """When a URL of it was last handed out."""
+
+
 class MusehubUpload(Base):
     """A ticket: this user may upload this mpack for this repo until it expires (ATTACKS S12, S13)."""
 
     __tablename__ = "musehub_upload"
-    __table_args__ = (Index(None, "repo_id", "mpack_id"), Index(None, "expires_at"))
+    __table_args__ = (Index(None, "mpack_id", "repo_id"), Index(None, "expires_at"))
 
     upload_key: Mapped[str] = mapped_column(String(64), primary_key=True)
     repo_id: Mapped[str] = mapped_column(RepoId)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
@@ -17,6 +18,7 @@ from sqlalchemy import ColumnElement, CursorResult, Executable, Result, Table, f
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from musehub_plugin.store.models import Base, Instant, MusehubRepo
 
@@ -76,9 +78,22 @@ class Database:
         """
         return self.change(self._insert(model).values(**row)) == 1
 
+    def upsert(self, model: type[Base], row: Mapping[str, Any], *, update: Sequence[str]) -> None:
+        """Insert a row, or set the columns `update` of the one that has its key."""
+        statement = self._bare_insert(model).values(**row)
+        keys = [column.name for column in cast(Table, model.__table__).primary_key]
+        self.execute(
+            statement.on_conflict_do_update(
+                index_elements=keys, set_={name: statement.excluded[name] for name in update}
+            )
+        )
+
     def _insert(self, model: type[Base]) -> postgresql.Insert | sqlite.Insert:
+        return self._bare_insert(model).on_conflict_do_nothing()
+
+    def _bare_insert(self, model: type[Base]) -> postgresql.Insert | sqlite.Insert:
         insert = postgresql.insert if self.dialect == "postgresql" else sqlite.insert
-        return insert(cast(Table, model.__table__)).on_conflict_do_nothing()
+        return insert(cast(Table, model.__table__))
 
     def now(self, later: int = 0) -> ColumnElement[datetime]:
         """Return the present, `later` seconds on, as an SQL expression.
@@ -88,6 +103,22 @@ class Database:
         if self.dialect == "postgresql":
             return func.clock_timestamp() + literal(timedelta(seconds=later))
         return literal(datetime.now(UTC) + timedelta(seconds=later), Instant())
+
+    @contextmanager
+    def apart(self) -> Iterator[Database]:
+        """Give a unit of work of its own on the same database, for what must be kept whatever the request ends in."""
+        with Session(self.session.get_bind(**_ROUTE)) as session:
+            yield Database(session)
+
+    @property
+    def may_write_apart(self) -> bool:
+        """Whether another connection can write now: SQLite has one writer, and a database in memory one connection."""
+        if self.dialect == "postgresql":
+            return True
+        pool = self.session.get_bind(**_ROUTE).engine.pool
+        if isinstance(pool, StaticPool | SingletonThreadPool):
+            return False
+        return not getattr(self.session.connection(dict(_ROUTE)).connection, "in_transaction", False)
 
     def transaction(self, work: Callable[[], T]) -> T:
         """Run `work` and commit; roll back where it raises, and run it again where it lost a deadlock.
