@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
 import msgpack
+from sqlalchemy import inspect
 from sqlalchemy.orm import Session, scoped_session
 
 from musehub_plugin import graph, ids
@@ -108,9 +109,8 @@ def store_object(
             storage_uri=storage_uri,
             content_cache=content if in_row else None,
         ),
-        object_id,
     )
-    _add_missing(session, MusehubObjectRef(repo_id=repo_id, object_id=object_id), (repo_id, object_id))
+    _add_missing(session, MusehubObjectRef(repo_id=repo_id, object_id=object_id))
     session.commit()
     return object_id
 
@@ -161,9 +161,8 @@ def make_commit(
             manifest_blob=msgpack.packb(manifest),
             entry_count=len(manifest),
         ),
-        snapshot_id,
     )
-    _add_missing(session, MusehubSnapshotRef(repo_id=repo_id, snapshot_id=snapshot_id), (repo_id, snapshot_id))
+    _add_missing(session, MusehubSnapshotRef(repo_id=repo_id, snapshot_id=snapshot_id))
     _add_missing(
         session,
         MusehubCommit(
@@ -175,28 +174,24 @@ def make_commit(
             timestamp=moment,
             snapshot_id=snapshot_id,
         ),
-        commit_id,
     )
-    _add_missing(session, MusehubCommitRef(repo_id=repo_id, commit_id=commit_id), (repo_id, commit_id))
+    _add_missing(session, MusehubCommitRef(repo_id=repo_id, commit_id=commit_id))
     _add_missing(
         session,
         MusehubCommitGraph(
             commit_id=commit_id, parent_ids=list(parents), generation=generation, snapshot_id=snapshot_id
         ),
-        commit_id,
     )
     if branch is not None:
-        row = _add_missing(
-            session, MusehubBranch(repo_id=repo_id, name=branch, head_commit_id=commit_id), (repo_id, branch)
-        )
+        row = _add_missing(session, MusehubBranch(repo_id=repo_id, name=branch, head_commit_id=commit_id))
         row.head_commit_id = commit_id
     session.commit()
     return commit_id
 
 
-def _add_missing(session: AnySession, row: _Row, key: str | tuple[str, str]) -> _Row:
+def _add_missing(session: AnySession, row: _Row) -> _Row:
     """Add `row` unless there is one of its primary key, and return the one that is there."""
-    found = session.get(type(row), key)
+    found = session.get(type(row), tuple(inspect(type(row)).primary_key_from_instance(row)))
     if found is not None:
         return found
     session.add(row)
