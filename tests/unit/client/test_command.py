@@ -1,0 +1,173 @@
+"""The command `musehub`, as a shell sees it: exit codes, one line of error, one object of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from musehub_plugin.client import Workdir
+from tests.unit.client.git_histories import GitHistory
+from tests.unit.client.scripted_server import Answer, packed, scripted_server
+
+COMMANDS = ["clone", "fetch", "push", "import-git", "init", "verify", "remote add", "remote list"]
+SECRET = "s3cr3t-token"
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    program = "from musehub_plugin.client.command import main; main()"
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("MUSEHUB_")}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**clean, **environment},
+    )
+
+
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the one line that a command that failed says."""
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("musehub: error: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches_with_an_example(tmp_path: Path, command: str) -> None:
+    done = run(*command.split(), "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert f"musehub {command}" in done.stdout.partition("Example")[2]
+    assert "--json" in done.stdout
+
+
+def test_wrong_usage_is_2(tmp_path: Path) -> None:
+    assert run("clone", cwd=tmp_path).returncode == 2
+    assert run("no-such-command", cwd=tmp_path).returncode == 2
+
+
+def test_a_branch_and_all_of_them_is_wrong_usage(workdir: Workdir) -> None:
+    assert run("push", "origin", "main", "--all", cwd=workdir.root).returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [["fetch"], ["push"], ["verify"], ["remote", "list"]])
+def test_outside_of_a_working_copy_one_line_says_what_to_do(tmp_path: Path, arguments: list[str]) -> None:
+    assert "musehub clone" in error_of(run(*arguments, cwd=tmp_path))
+
+
+def test_a_remote_that_is_not_there_says_how_to_add_it(workdir: Workdir) -> None:
+    assert "musehub remote add origin URL" in error_of(run("fetch", cwd=workdir.root))
+
+
+def test_a_git_history_is_imported_and_checked_out(history: GitHistory, tmp_path: Path) -> None:
+    history.commit(files={b"dir/a": b"1"})
+    done = run("import-git", str(history.path), "--into", "copy", "--json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads(done.stdout)
+    assert (result["commits"], result["files"], result["head"]) == (1, 1, "main")
+    assert (tmp_path / "copy/dir/a").read_bytes() == b"1"
+
+
+def test_a_second_import_brings_the_files_up_to_date(history: GitHistory, tmp_path: Path) -> None:
+    first = history.commit(files={b"a": b"1", b"b": b"1"})
+    run("import-git", str(history.path), "--into", "copy", cwd=tmp_path)
+    (tmp_path / "copy/b").write_bytes(b"mine")
+    history.commit(parents=[first], files={b"a": b"2", b"b": b"2"})
+    done = run("import-git", str(history.path), "--into", "copy", cwd=tmp_path)
+    assert "files kept, since they are not saved: 1" in done.stdout
+    assert ((tmp_path / "copy/a").read_bytes(), (tmp_path / "copy/b").read_bytes()) == (b"2", b"mine")
+
+
+def test_an_import_without_a_folder_takes_the_repositorys_name(history: GitHistory, tmp_path: Path) -> None:
+    history.commit(files={b"a": b"1"})
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert run("import-git", str(history.path), cwd=elsewhere).returncode == 0
+    assert (elsewhere / "history/a").exists()
+
+
+def test_an_import_of_no_repository_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    assert "git rev-parse failed" in error_of(run("import-git", "folder", "--into", "copy", cwd=tmp_path))
+    assert not (tmp_path / "copy").exists()
+
+
+def test_verify_of_a_damaged_copy_fails_and_says_what_mends_it(history: GitHistory, tmp_path: Path) -> None:
+    history.commit(files={b"a": b"1"})
+    run("import-git", str(history.path), "--into", "copy", cwd=tmp_path)
+    assert run("verify", cwd=tmp_path / "copy").returncode == 0
+    next((tmp_path / "copy/.muse/objects").glob("*/*")).write_bytes(b"2")
+    done = run("verify", "--json", cwd=tmp_path / "copy")
+    assert done.returncode == 1
+    assert len(json.loads(done.stdout)["problems"]) == 1
+    assert "musehub fetch --repair" in done.stderr
+
+
+def test_a_refusal_of_the_hub_is_one_line(tmp_path: Path) -> None:
+    refusal = packed({"detail": "There is no such repo,\nor you may not read it.", "code": "repo-not-found"}, 404)
+    with scripted_server(refusal) as server:
+        error = error_of(run("clone", f"{server.origin}/ada/engine", cwd=tmp_path))
+    assert error == ("musehub: error: There is no such repo, or you may not read it. (HTTP 404, repo-not-found)\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_token_comes_from_the_environment(tmp_path: Path) -> None:
+    with scripted_server(packed({}, 404)) as server:
+        done = run("clone", f"{server.origin}/a/b", cwd=tmp_path, MUSEHUB_TOKEN=SECRET)
+    assert server.asked[0].headers["authorization"] == f"Bearer {SECRET}"
+    assert SECRET not in done.stderr + server.asked[0].path
+
+
+def test_the_token_comes_from_a_file_before_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(SECRET + "\n")
+    with scripted_server(packed({}, 404)) as server:
+        run("clone", f"{server.origin}/a/b", "--token-file", "token", cwd=tmp_path, MUSEHUB_TOKEN="other")
+    assert server.asked[0].headers["authorization"] == f"Bearer {SECRET}"
+
+
+@pytest.mark.parametrize("content", [b"two words", b"two\nlines", b"\xff\xfe", b"x" * 20_000])
+def test_a_token_that_is_none_is_refused_without_repeating_it(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "token").write_bytes(content)
+    error = error_of(run("clone", "http://127.0.0.1:9/a/b", "--token-file", "token", cwd=tmp_path))
+    assert "must be one line" in error
+    assert "words" not in error
+
+
+def test_what_a_hub_says_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    refusal = packed({"detail": "\x1b]0;owned\x07\u202egnp.exe", "code": "\x1b[2J"}, 400)
+    with scripted_server(refusal) as server:
+        error = error_of(run("clone", f"{server.origin}/a/b", cwd=tmp_path))
+    assert not set(error) & {"\x1b", "\x07", "\u202e"}
+
+
+def test_a_web_page_is_no_hub(tmp_path: Path) -> None:
+    with scripted_server(Answer(200, b"<html>", {"Content-Type": "text/html"})) as server:
+        assert "is the URL right?" in error_of(run("clone", f"{server.origin}/a/b", cwd=tmp_path))
+
+
+def test_a_folder_that_is_not_empty_is_not_cloned_into(tmp_path: Path) -> None:
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine/mine").write_text("x")
+    assert "not empty" in error_of(run("clone", "http://127.0.0.1:9/ada/engine", cwd=tmp_path))
+    assert (tmp_path / "engine/mine").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "file" in error_of(run("init", "file/copy", cwd=tmp_path))
+
+
+def test_init_and_remote_add_make_a_copy_that_can_push(tmp_path: Path) -> None:
+    assert run("init", "copy", "--branch", "trunk", cwd=tmp_path).returncode == 0
+    added = run("remote", "add", "origin", "https://hub.example/ada/engine/", "--json", cwd=tmp_path / "copy")
+    assert json.loads(added.stdout) == {"name": "origin", "url": "https://hub.example/ada/engine"}
+    listed = run("remote", "list", cwd=tmp_path / "copy")
+    assert listed.stdout == "origin: https://hub.example/ada/engine\n"
+    assert "no branch 'trunk' to push" in error_of(run("push", cwd=tmp_path / "copy"))
