@@ -187,15 +187,22 @@ class Access:
         """
         if action != "read" and identity is None:
             raise Unauthenticated("This needs credentials.")
-        if not (is_possible_name(owner) and is_possible_name(slug)):
-            raise RepoNotFound
-        repo = (self._hooks.load_repo or self._load_repo)(owner, slug)
-        if repo is None or getattr(repo, "deleted_at", None) is not None:
+        repo = self.find(owner, slug)
+        if repo is None:
             raise RepoNotFound
         if not self._may(identity, "read", repo):
             raise RepoNotFound
         if action != "read" and not self._may(identity, action, repo):
             raise Forbidden("You may read this repo, but not do this.")
+        return repo
+
+    def find(self, owner: str, slug: str) -> Any:
+        """Return the repo of that name whoever asks, or None: for operators, not for requests."""
+        if not (is_possible_name(owner) and is_possible_name(slug)):
+            return None
+        repo = (self._hooks.load_repo or self._load_repo)(owner, slug)
+        if repo is None or getattr(repo, "deleted_at", None) is not None:
+            return None
         return repo
 
     def _may(self, identity: Identity | None, action: Action, repo: Any) -> bool:

@@ -71,6 +71,10 @@ class Settings:
     """How long a job whose worker died stays taken; a worker that lives extends it."""
     job_attempts: int = 5
     """Attempts at a job that fails for other reasons than an outage."""
+    gc_grace: int = 24 * 3600
+    """How long garbage stays; longer than any URL, ticket or lease lives."""
+    index_inline: int = 0
+    """Pushes of up to so many blobs are indexed in the push's own transaction; 0: always by a job."""
     sweep_interval: int = 30
     """How often a worker looks for jobs that the queue has lost."""
 
@@ -131,6 +135,13 @@ def _positive(key: str, value: Any) -> int:
     number = _whole(key, value)
     if number < 1:
         raise ConfigError(f"{key}: expected a whole number of at least 1, got {number}")
+    return number
+
+
+def _not_negative(key: str, value: Any) -> int:
+    number = _whole(key, value)
+    if number < 0:
+        raise ConfigError(f"{key}: expected a whole number of at least 0, got {number}")
     return number
 
 
@@ -250,6 +261,8 @@ _CHECKS: dict[str, Any] = {
     "job_timeout": _seconds(1, 24 * 3600),
     "job_lease": _seconds(1, 24 * 3600),
     "job_attempts": _positive,
+    "gc_grace": _seconds(1, 10 * 365 * 24 * 3600),
+    "index_inline": _not_negative,
     "sweep_interval": _seconds(1, 24 * 3600),
     "max_body": _positive,
     "max_wants": _positive,
@@ -272,6 +285,12 @@ def _check_together(settings: Settings) -> None:
         for name in ("s3_endpoint", "s3_access_key", "s3_secret_key", "s3_region"):
             if not getattr(settings, name):
                 raise ConfigError(f"MUSEHUB_{name.upper()}: needed, since MUSEHUB_STORAGE is s3://")
+    longest = max(settings.presign_ttl, settings.upload_ttl, settings.job_lease)
+    if settings.gc_grace <= longest:
+        raise ConfigError(
+            f"MUSEHUB_GC_GRACE: expected more than {longest} seconds, the longest of MUSEHUB_PRESIGN_TTL, "
+            "MUSEHUB_UPLOAD_TTL and MUSEHUB_JOB_LEASE"
+        )
     if settings.ops_prefix == "":
         raise ConfigError("MUSEHUB_OPS_PREFIX: must not be empty")
     if settings.redis_url and urlsplit(settings.redis_url).scheme not in {"redis", "rediss", "unix"}:

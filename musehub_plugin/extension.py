@@ -15,6 +15,7 @@ from flask import Flask, has_request_context, request
 from flask_sqlalchemy import SQLAlchemy
 
 from musehub_plugin.access import Access, AccessPolicy, Hooks, IdentityLoader, RepoLoader
+from musehub_plugin.cli import musehub as musehub_commands
 from musehub_plugin.config import Settings, make_settings
 from musehub_plugin.hub import EXTENSION_KEY, Hub
 from musehub_plugin.storage import FileStorage, UrlSigner, make_storage
@@ -117,6 +118,8 @@ class MuseHub:
             # Every POST needs a content type that no form can send, which is what a token would prove.
             csrf.exempt(blueprint)
             csrf.exempt(storage_blueprint)
+        # The entry point serves the flask command; this serves app.test_cli_runner().
+        app.cli.add_command(musehub_commands)
         protect_from_autogenerate(app)
 
 

@@ -19,11 +19,12 @@ from musehub_plugin import graph, ids
 from musehub_plugin.errors import Conflict, Invalid, NotFound, StorageUnavailable, TooLarge
 from musehub_plugin.hub import Hub
 from musehub_plugin.incoming import IncomingPack
+from musehub_plugin.index import index_entries
 from musehub_plugin.refs import bad_branch_name
 from musehub_plugin.storage.base import PresignedUpload
 from musehub_plugin.storage.uploads import delete_upload, open_upload, presign_upload, put_mpack_file
 from musehub_plugin.store import commits as commit_store
-from musehub_plugin.store import jobs, locks, mpacks, repos
+from musehub_plugin.store import contents, jobs, locks, mpacks, repos
 from musehub_plugin.store.session import Database
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,8 @@ class Unpacked:
     commit_count: int
     snapshot_count: int
     blob_count: int
+    indexed: bool
+    """Whether what was pushed can be fetched already; else it waits for the job."""
 
 
 def unpack(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, change: BranchUpdate) -> Unpacked:
@@ -168,9 +171,13 @@ def _store_pack(
             counts=counts,
             storage_uri=storage_uri,
         )
-        jobs.add_job(db, jobs.index_job_id(mpack_id), jobs.INDEX, mpack_id)
+        inline = reader.blob_count <= hub.settings.index_inline
+        if inline:
+            contents.add_index_entries(db, mpack_id, list(index_entries(reader)))
+        state = jobs.DONE if inline else jobs.PENDING
+        jobs.add_job(db, jobs.index_job_id(mpack_id), jobs.INDEX, mpack_id, state=state)
         mpacks.drop_tickets(db, tickets)
-        return Unpacked(repos.branch_heads(db, repo_id), *counts)
+        return Unpacked(repos.branch_heads(db, repo_id), *counts, indexed=inline)
 
     return db.transaction(write)
 
@@ -189,7 +196,12 @@ def _move_branch(db: Database, repo_id: str, mpack_id: str, change: BranchUpdate
     nodes = commit_store.graph(db, repo_id)
     _check_head(change, nodes)
     _settle_branch(db, repo_id, change, nodes)
-    return Unpacked(repos.branch_heads(db, repo_id), *mpacks.counts(db, mpack_id))
+    job = jobs.find_job(db, jobs.index_job_id(mpack_id))
+    return Unpacked(
+        repos.branch_heads(db, repo_id),
+        *mpacks.counts(db, mpack_id),
+        indexed=job is not None and job.state == jobs.DONE,
+    )
 
 
 def _check_head(change: BranchUpdate, nodes: Mapping[str, commit_store.Node]) -> None:

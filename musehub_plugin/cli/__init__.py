@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -161,6 +162,99 @@ def repo_create(name: str, user_id: str, public: bool, default_branch: str) -> N
     click.echo(f"Created {name} ({created.visibility}), repo_id {created.repo_id}.")
 
 
+@musehub.command("sweep")
+def sweep_command() -> None:
+    """Put jobs that the queue has lost on it again.
+
+    Workers do this by themselves; run it from a timer where no worker runs all the time.
+    """
+    from musehub_plugin.jobs.queue import sweep
+
+    hub = _hub()
+    click.echo(f"{sweep(hub, hub.database())} jobs were due.")
+
+
+@musehub.command("gc")
+@click.option("--dry-run", is_flag=True, help="Only count what would be removed.")
+@click.option("--grace", type=click.IntRange(min=1), help="Seconds, instead of MUSEHUB_GC_GRACE.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
+def gc_command(dry_run: bool, grace: int | None, as_json: bool) -> None:
+    """Remove what nobody needs: expired uploads, packs made for fetches, unreachable commits, deleted repos.
+
+    Safe to run beside pushes and fetches, to interrupt, and to run again. Run it daily from a timer.
+    """
+    from musehub_plugin.gc import collect
+
+    hub = _hub()
+    done = collect(hub, hub.database(), dry_run=dry_run, grace=grace, progress=_progress("gc"))
+    if as_json:
+        click.echo(json.dumps(done.__dict__))
+        return
+    verb = "Would remove" if dry_run else "Removed"
+    click.echo(
+        f"{verb} {done.commits} commits, {done.snapshots} snapshots and {done.blobs} blobs that no branch reaches, "
+        f"{done.repos} deleted repos, {done.mpacks} pushed packs, {done.fetch_packs} packs made for fetches, "
+        f"{done.uploads} expired uploads."
+    )
+    if done.busy_repos or done.kept_files:
+        click.echo(f"Left for the next time: {done.busy_repos} busy repos, {done.kept_files} files.")
+
+
+@musehub.command("verify")
+@click.argument("name", metavar="[OWNER/SLUG]", required=False)
+@click.option("--repair", is_flag=True, help="Mend what can be mended from what is left.")
+@click.option("--after", default="", metavar="MPACK_ID", help="Go on after this mpack, where a run was interrupted.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
+def verify_command(name: str | None, repair: bool, after: str, as_json: bool) -> None:
+    """Hash everything in storage and follow every repo's history; exit 1 where something is wrong and stays so.
+
+    Reads every byte: run it at quiet times. Interrupted, it says how to go on.
+    """
+    from musehub_plugin.scrub import scrub
+
+    hub = _hub()
+    repo_id: str | None = None
+    if name is not None:
+        owner, _, slug = name.partition("/")
+        found = hub.access.find(owner, slug)
+        if found is None:
+            raise click.ClickException(f"there is no repo {name}.")
+        repo_id = found.repo_id
+    last = after
+
+    say = _progress("verify")
+
+    def progress(what: str) -> None:
+        nonlocal last
+        last = what if what.startswith("sha256:") else last
+        say(what)
+
+    try:
+        done = scrub(hub, hub.database(), repo_id=repo_id, repair=repair, after=after, progress=progress)
+    except KeyboardInterrupt:
+        raise click.ClickException(f"interrupted; go on with --after {last}") from None
+    if as_json:
+        click.echo(json.dumps(done.as_dict()))
+    else:
+        for problem in done.problems:
+            mended = " (repaired)" if problem.repaired else ""
+            click.echo(f"{problem.kind} {problem.subject}: {problem.says}{mended}")
+        click.echo(
+            f"Looked at {done.mpacks} mpacks ({done.bytes:,} bytes), {done.repos} repos, {done.commits} commits, "
+            f"{done.snapshots} snapshots, {done.blobs} blobs: {len(done.problems)} problems, "
+            f"{done.unrepaired} of them left."
+        )
+    if done.unrepaired:
+        sys.exit(1)
+
+
+def _progress(command: str) -> Callable[[str], None]:
+    """Return a function that shows on one line of a terminal what is being looked at."""
+    if not sys.stderr.isatty():
+        return lambda _: None
+    return lambda what: click.echo(f"\r\x1b[K{command}: {what:.90}\r", nl=False, err=True)
+
+
 @musehub.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
 @with_appcontext
@@ -176,5 +270,3 @@ def doctor(as_json: bool) -> None:
             click.echo(f"{finding.verdict:<7} {finding.what:<10} {finding.says}")
     if any(finding.verdict == "wrong" for finding in findings):
         sys.exit(1)
-
-

@@ -12,6 +12,7 @@ from musehub_plugin.hub import current_app_object
 from musehub_plugin.jobs.queue import request_index
 from musehub_plugin.push import BranchUpdate, presign, unpack
 from musehub_plugin.signals import pushed
+from musehub_plugin.store.jobs import index_job_id
 from musehub_plugin.web.door import Call, enter
 from musehub_plugin.web.fields import UNPACK_SCHEMA, presign_schema
 from musehub_plugin.web.negotiation import encode_response
@@ -54,7 +55,7 @@ def post_unpack(owner: str, slug: str) -> Response:
         force=call.fields["force"],
     )
     done = unpack(call.hub, call.db, call.repo.repo_id, _pusher(call).user_id, mpack_id, change)
-    job_id = request_index(call.hub, call.db, mpack_id)
+    job_id = index_job_id(mpack_id) if done.indexed else request_index(call.hub, call.db, mpack_id)
     pushed.send(
         current_app_object(),
         repo=call.repo,

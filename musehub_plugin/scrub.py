@@ -1,0 +1,226 @@
+"""Scrub: does storage hold what the rows say, and do the rows hold together?
+
+Every pushed mpack is read and hashed whole, its index rows are compared with its directory, and every repo's history
+is followed from its commits down to a place for each blob. What can be repaired from what is left is repaired: index
+rows are written anew, and a location that is false is dropped where another one is good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from musehub_plugin import ids
+from musehub_plugin.errors import StorageUnavailable
+from musehub_plugin.hub import Hub
+from musehub_plugin.index import index_entries
+from musehub_plugin.mpack import MPackError, MPackReader
+from musehub_plugin.storage.uploads import open_mpack
+from musehub_plugin.store import contents, garbage, inventory
+from musehub_plugin.store.session import Database
+
+_CHUNK = 1 << 20
+_BATCH = 500
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is not as it should be.
+
+    Attributes:
+        kind: `mpack-missing`, `mpack-damaged`, `index-wrong`, `commit-damaged`, `parent-missing`, `snapshot-missing`,
+            `snapshot-damaged`, `blob-missing` or `storage-away`.
+        subject: the id of what is wrong.
+        says: one sentence for the operator.
+        repaired: whether it was repaired.
+    """
+
+    kind: str
+    subject: str
+    says: str
+    repaired: bool = False
+
+
+@dataclass
+class Scrubbed:
+    """What was looked at and found."""
+
+    mpacks: int = 0
+    bytes: int = 0
+    repos: int = 0
+    commits: int = 0
+    snapshots: int = 0
+    blobs: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def unrepaired(self) -> int:
+        """How many problems are left."""
+        return sum(not problem.repaired for problem in self.problems)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the findings for JSON."""
+        return {**asdict(self), "unrepaired": self.unrepaired}
+
+
+def scrub(
+    hub: Hub,
+    db: Database,
+    *,
+    repo_id: str | None = None,
+    repair: bool = False,
+    after: str = "",
+    progress: Progress | None = None,
+) -> Scrubbed:
+    """Look at everything, or at one repo and the mpacks that hold its blobs.
+
+    Args:
+        hub: the app's plugin.
+        db: a unit of work with nothing in it.
+        repo_id: one repo; None for the whole hub.
+        repair: mend what can be mended.
+        after: begin with the mpack after this id, to go on where an earlier scrub was interrupted.
+        progress: told what is being looked at; of an mpack, its id.
+    """
+    return _Scrub(hub, db, repair, progress).run(repo_id, after)
+
+
+class _Scrub:
+    def __init__(self, hub: Hub, db: Database, repair: bool, progress: Progress | None) -> None:
+        self._hub = hub
+        self._db = db
+        self._repair = repair
+        self._say = progress or (lambda _: None)
+        self._done = Scrubbed()
+
+    def run(self, repo_id: str | None, after: str) -> Scrubbed:
+        repo_ids = [repo_id] if repo_id is not None else garbage.repos_with_history(self._db)
+        for mpack_id in inventory.mpacks(self._db, repo_id, after):
+            self._say(mpack_id)
+            self._mpack(mpack_id)
+        for each in repo_ids:
+            self._say(f"repo {each}")
+            self._repo(each)
+        self._db.rollback()
+        return self._done
+
+    def _mpack(self, mpack_id: str) -> None:
+        self._done.mpacks += 1
+        try:
+            reason = self._read_mpack(mpack_id)
+        except StorageUnavailable as error:
+            self._found("storage-away", mpack_id, str(error))
+            return
+        if reason is not None:
+            kind, says = reason
+            self._found(kind, mpack_id, says, repaired=self._repair and self._drop_false_locations(mpack_id))
+
+    def _read_mpack(self, mpack_id: str) -> tuple[str, str] | None:
+        file = open_mpack(self._hub.storage, mpack_id)
+        if file is None:
+            return "mpack-missing", "the mpack is not in storage"
+        with file:
+            digest = hashlib.sha256()
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                self._done.bytes += len(chunk)
+            if ids.from_digest(digest.digest()) != mpack_id:
+                return "mpack-damaged", "the stored bytes do not hash to the mpack's id"
+            try:
+                places = {entry.object_id: entry for entry in index_entries(MPackReader(file))}
+            except MPackError as error:
+                return "mpack-damaged", str(error)
+        self._index(mpack_id, places)
+        return None
+
+    def _index(self, mpack_id: str, places: dict[str, contents.IndexEntry]) -> None:
+        if inventory.is_waiting_for_index(self._db, mpack_id):
+            return
+        rows = inventory.index_rows(self._db, mpack_id)
+        # A blob that nobody holds any more has lost its index row to garbage collection.
+        needed = inventory.held_by_anyone(self._db, places)
+        # A row that was written by hand says no place; it is as good as the directory of the mpack that it names.
+        false = {
+            object_id
+            for object_id, place in rows.items()
+            if object_id not in places or (place.frame is not None and place != places[object_id])
+        }
+        missing = needed - rows.keys()
+        if not false and not missing:
+            return
+        if self._repair:
+            inventory.drop_index_rows(self._db, mpack_id, false)
+            contents.add_index_entries(
+                self._db, mpack_id, [places[object_id] for object_id in (false | missing) & places.keys()]
+            )
+            self._db.commit()
+        self._found(
+            "index-wrong",
+            mpack_id,
+            f"{len(missing)} index rows are missing, {len(false)} are false",
+            repaired=self._repair,
+        )
+
+    def _drop_false_locations(self, mpack_id: str) -> bool:
+        """Forget a bad mpack's index rows if every blob that needs it is somewhere else too; say whether it was so."""
+        rows = inventory.index_rows(self._db, mpack_id)
+        needed = inventory.held_by_anyone(self._db, rows)
+        if inventory.elsewhere(self._db, mpack_id, needed) < needed:
+            return False
+        inventory.drop_index_rows(self._db, mpack_id, rows)
+        self._db.commit()
+        return True
+
+    def _repo(self, repo_id: str) -> None:
+        self._done.repos += 1
+        commit_ids: set[str] = set()
+        parents: dict[str, str] = {}
+        snapshot_ids: dict[str, str] = {}
+        for commit in inventory.commits(self._db, repo_id):
+            self._done.commits += 1
+            commit_ids.add(commit.commit_id)
+            if not commit.is_stored:
+                self._found("commit-damaged", commit.commit_id, f"repo {repo_id} holds a commit that has no row")
+                continue
+            parents.update(dict.fromkeys(commit.parent_ids, commit.commit_id))
+            snapshot_ids.setdefault(commit.snapshot_id, commit.commit_id)
+        for parent_id, child_id in parents.items():
+            if parent_id not in commit_ids:
+                self._found("parent-missing", parent_id, f"repo {repo_id}: commit {child_id} needs it")
+        objects: dict[str, str] = {}
+        for snapshot_id, manifest in contents.manifests(self._db, repo_id, sorted(snapshot_ids)):
+            self._done.snapshots += 1
+            if manifest is None:
+                says = f"repo {repo_id}: commit {snapshot_ids[snapshot_id]} needs it"
+                self._found("snapshot-missing", snapshot_id, says)
+            elif ids.snapshot_id(manifest) != snapshot_id:
+                self._found("snapshot-damaged", snapshot_id, "the stored manifest does not hash to the snapshot's id")
+            else:
+                for path, object_id in manifest.items():
+                    objects.setdefault(object_id, path)
+        for batch in _batches(sorted(objects)):
+            self._done.blobs += len(batch)
+            placed = inventory.placed_objects(self._db, repo_id, batch)
+            for object_id in batch:
+                if object_id not in placed and not self._stored_by_id(object_id):
+                    says = f"repo {repo_id}: path {objects[object_id]!r:.200} needs it, and it is nowhere"
+                    self._found("blob-missing", object_id, says)
+
+    def _stored_by_id(self, object_id: str) -> bool:
+        try:
+            return self._hub.storage.exists(object_id)
+        except StorageUnavailable as error:
+            self._found("storage-away", object_id, str(error))
+            return True
+
+    def _found(self, kind: str, subject: str, says: str, *, repaired: bool = False) -> None:
+        self._done.problems.append(Problem(kind, subject, says, repaired))
+
+
+def _batches(items: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(items), _BATCH):
+        yield items[start : start + _BATCH]
