@@ -31,7 +31,7 @@ class LiveHub:
             session.commit()
         return f"{self.origin}/{owner}/{slug}"
 
-    def transport(self, url: str, token: str | None = "ada") -> HubTransport:
+    def transport(self, url: str, token: str | None = "ada") -> HubTransport:  # noqa: S107 - a user's name
         """Return a connection that never waits for long."""
         return HubTransport(url, token=token, timeout=20.0, wait_budget=20.0)
 
@@ -43,7 +43,7 @@ def live_hub(tmp_path: Path) -> Iterator[LiveHub]:
     folder.mkdir()
     app = make_app(folder, {"MUSEHUB_STORAGE": (folder / "storage").as_uri()})
     server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield LiveHub(app, f"http://127.0.0.1:{server.server_port}")
     server.shutdown()
