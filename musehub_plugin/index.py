@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.hub import Hub, current_app_object
 from musehub_plugin.mpack import MPackError, MPackReader
-from musehub_plugin.signals import indexed
+from musehub_plugin.signals import indexed, reached
 from musehub_plugin.storage.uploads import open_mpack
 from musehub_plugin.store import contents, jobs
 from musehub_plugin.store.session import Database
@@ -38,6 +38,7 @@ def index_mpack(hub: Hub, db: Database, mpack_id: str) -> int:
         db.rollback()
         return 0
     db.commit()
+    reached("index.claimed")
     try:
         total = _write_entries(hub, db, job_id, mpack_id)
     except StorageUnavailable as error:
@@ -49,7 +50,9 @@ def index_mpack(hub: Hub, db: Database, mpack_id: str) -> int:
         _try_later(hub, db, job_id, str(error), may_fail=True)
         return 0
     jobs.settle_job(db, job_id, jobs.DONE)
+    reached("index.settled")
     db.commit()
+    reached("index.committed")
     indexed.send(current_app_object(), mpack_id=mpack_id, blob_count=total)
     return total
 
@@ -64,7 +67,9 @@ def _write_entries(hub: Hub, db: Database, job_id: str, mpack_id: str) -> int:
         while batch := list(itertools.islice(entries, _BATCH)):
             contents.add_index_entries(db, mpack_id, batch)
             jobs.extend_lease(db, job_id, hub.settings.job_lease)
+            reached("index.batch-written")
             db.commit()
+            reached("index.batch-committed")
             total += len(batch)
     return total
 

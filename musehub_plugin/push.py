@@ -21,6 +21,7 @@ from musehub_plugin.hub import Hub
 from musehub_plugin.incoming import IncomingPack
 from musehub_plugin.index import index_entries
 from musehub_plugin.refs import bad_branch_name
+from musehub_plugin.signals import reached
 from musehub_plugin.storage.base import PresignedUpload
 from musehub_plugin.storage.uploads import delete_upload, open_upload, presign_upload, put_mpack_file
 from musehub_plugin.store import commits as commit_store
@@ -145,6 +146,7 @@ def _store_pack(
 ) -> Unpacked:
     pack = IncomingPack(file, hub.settings)
     pack.verify_contents()
+    reached("unpack.verified")
     reader = pack.reader
     counts = (reader.commit_count, reader.snapshot_count, reader.blob_count)
 
@@ -157,10 +159,12 @@ def _store_pack(
             nodes.setdefault(commit_id, commit_store.Node(record["parent_ids"], record["snapshot_id"]))
         _check_head(change, nodes)
         _settle_branch(db, repo_id, change, nodes)
+        reached("unpack.branch-moved")
         # After all checks, so that a refused push leaves nothing in storage. The verified copy is stored, not the
         # upload: the upload's URL could be used again until it expires.
         file.seek(0)
         storage_uri = put_mpack_file(hub.storage, mpack_id, file)
+        reached("unpack.stored")
         pack.store(db, repo_id, storage_uri)
         mpacks.add_mpack(
             db,
@@ -177,9 +181,12 @@ def _store_pack(
         state = jobs.DONE if inline else jobs.PENDING
         jobs.add_job(db, jobs.index_job_id(mpack_id), jobs.INDEX, mpack_id, state=state)
         mpacks.drop_tickets(db, tickets)
+        reached("unpack.written")
         return Unpacked(repos.branch_heads(db, repo_id), *counts, indexed=inline)
 
-    return db.transaction(write)
+    done = db.transaction(write)
+    reached("unpack.committed")
+    return done
 
 
 def _delete_uploads(hub: Hub, tickets: Sequence[str]) -> None:

@@ -17,3 +17,13 @@ pushed = _signals.signal("musehub-pushed")
 
 #: An mpack was indexed, so that what it holds can be fetched. Arguments: `mpack_id`, `blob_count`.
 indexed = _signals.signal("musehub-indexed")
+
+#: A step of a use case was reached. Arguments: `name`, such as "unpack.committed". Sent only where somebody listens:
+#: tracing, and the fault tests, which end the process at each step in turn. The sender is None.
+step = _signals.signal("musehub-step")
+
+
+def reached(name: str) -> None:
+    """Say that a step was reached."""
+    if step.receivers:
+        step.send(None, name=name)
