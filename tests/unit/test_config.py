@@ -36,7 +36,7 @@ BAD: list[tuple[str, Any]] = [
     ("STORAGE", "file://relative/path"),
     ("STORAGE", "s3://access:secret@bucket"),
     ("STORAGE", 7),
-    ("STORAGE", object()),
+    ("STORAGE", {}),
     ("S3_ENDPOINT", "ftp://host"),
     ("S3_ENDPOINT", "http://host:port"),
     ("S3_ENDPOINT", "http://host:99999"),

@@ -244,6 +244,8 @@ def test_only_a_true_admin_claim_makes_an_admin(value: Any) -> None:
         ({}, ["HS256"]),
         (RSA_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), ["RS256"]),
     ],
+    # Processes that share the work must agree on the names, and keys are made anew in each.
+    ids=range(13),
 )
 def test_s88_unsafe_keys_and_algorithms_are_refused_at_the_start(keys: Any, algorithms: Any) -> None:
     with pytest.raises(ConfigError, match="MUSEHUB_JWT") as caught:
