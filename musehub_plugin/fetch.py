@@ -20,6 +20,7 @@ from musehub_plugin.errors import HistoryDamaged, NotFound
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import from_digest
 from musehub_plugin.mpack import MPackWriter, PackSummary, solid_order
+from musehub_plugin.signals import reached
 from musehub_plugin.storage.uploads import mpack_url, put_mpack_file
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import contents, fetch_packs
@@ -77,14 +78,17 @@ def fetch(hub: Hub, db: Database, repo_id: str, want: Sequence[str], have: Seque
     plan = plan_delta(db, repo_id, want, have)
     if plan is None:
         return NOTHING_NEW
+    reached("fetch.planned")
     with (
         BlobReader(db, hub.storage, repo_id, retry_after=hub.settings.retry_after) as blobs,
         tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file,
     ):
         summary, mpack_id = _write_mpack(file, db, repo_id, plan, blobs)
+        reached("fetch.packed")
         _keep_from_collection(db, mpack_id, summary.size_bytes)
         file.seek(0)
         put_mpack_file(hub.storage, mpack_id, file)
+    reached("fetch.stored")
     ttl = hub.settings.presign_ttl
     expires_at = datetime.now(UTC) + timedelta(seconds=ttl)
     return FetchAnswer(

@@ -18,6 +18,7 @@ from functools import partial
 from musehub_plugin import graph
 from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.hub import Hub
+from musehub_plugin.signals import reached
 from musehub_plugin.storage.base import Deletes
 from musehub_plugin.storage.uploads import delete_upload
 from musehub_plugin.store import commits as commit_store
@@ -230,7 +231,9 @@ class _Collection:
         """Run `work` in a transaction that pushes wait for; what it says, or False where pushes were in the way."""
 
         def locked() -> bool:
-            return locks.own_history(self._db) and work()
+            done = locks.own_history(self._db) and work()
+            reached("gc.removed")
+            return done
 
         self._db.rollback()
         try:
