@@ -78,13 +78,9 @@ def test_unpacking_answers_with_heads_counts_and_the_job(hub: HubEnvironment) ->
     answer = hub.caller("alice").push(REPO, history.pack(have=[base]), tip, branch="dev")
     assert answer.status_code == 200
     body = answer.get_json()
-    assert isinstance(body.pop("index_job"), str)
-    assert body == {
-        "branch_heads": {"dev": tip, "main": base},
-        "commit_count": 1,
-        "snapshot_count": 1,
-        "blob_count": 2,
-    }
+    assert isinstance(body["index_job"], str)
+    assert body["branch_heads"] == {"dev": tip, "main": base}
+    assert (body["commit_count"], body["snapshot_count"], body["blob_count"]) == (1, 1, 2)
 
 
 def test_a_mpack_that_was_never_uploaded_cannot_be_unpacked(hub: HubEnvironment) -> None:
@@ -383,7 +379,7 @@ def test_p06_who_may_not_read_gets_the_404_of_a_missing_repo(hub: HubEnvironment
         "a.lock/b",
         "a@{b",
         "a" * 256,
-        "\N{LATIN SMALL LETTER E WITH ACUTE}" * 128,
+        "\xe9" * 128,
     ],
 )
 def test_p07_a_bad_branch_name_is_422(hub: HubEnvironment, branch: str) -> None:
@@ -394,7 +390,7 @@ def test_p07_a_bad_branch_name_is_422(hub: HubEnvironment, branch: str) -> None:
         assert "branch" in answer.get_json()["detail"]
 
 
-@pytest.mark.parametrize("branch", ["feature/x", "a" * 255, "\N{LATIN SMALL LETTER E WITH ACUTE}" * 127, "a@b", "@", "x-"])
+@pytest.mark.parametrize("branch", ["feature/x", "a" * 255, "\xe9" * 127, "a@b", "@", "x-"])
 def test_p07_a_good_branch_name_is_accepted(hub: HubEnvironment, branch: str) -> None:
     history, base = base_of(hub)
     assert hub.caller("alice").push(REPO, history.pack(), base, branch=branch).status_code == 200
@@ -425,7 +421,8 @@ def test_p09_the_same_push_twice_is_200_twice_and_a_no_op_the_second_time(hub: H
     with Unchanged(hub):
         second = alice.push(REPO, pack, tip, expected_head=base)
     assert second.status_code == 200
-    assert second.get_json() == first.get_json()
+    fields = ("branch_heads", "commit_count", "snapshot_count", "blob_count", "index_job")
+    assert {name: second.get_json()[name] for name in fields} == {name: first.get_json()[name] for name in fields}
 
 
 def test_p09_the_same_entities_in_another_mpack_are_a_no_op_for_history(hub: HubEnvironment) -> None:
