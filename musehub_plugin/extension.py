@@ -17,6 +17,7 @@ from flask_sqlalchemy import SQLAlchemy
 from musehub_plugin.access import Access, AccessPolicy, Hooks, IdentityLoader, RepoLoader
 from musehub_plugin.cli import musehub as musehub_commands
 from musehub_plugin.config import Settings, make_settings
+from musehub_plugin.errors import ConfigError
 from musehub_plugin.hub import EXTENSION_KEY, Hub
 from musehub_plugin.storage import FileStorage, UrlSigner, make_storage
 from musehub_plugin.store.host_migrations import protect_from_autogenerate
@@ -97,6 +98,8 @@ class MuseHub:
                 "musehub-plugin is already initialised on this app: keep one MuseHub and call init_app once per app."
             )
         settings = make_settings(app.config, default_storage=_default_storage(app))
+        if settings.bind_key is not None and settings.bind_key not in (app.config.get("SQLALCHEMY_BINDS") or {}):
+            raise ConfigError(f"MUSEHUB_BIND_KEY: {settings.bind_key!r:.80} is not a key of SQLALCHEMY_BINDS")
         database = db or app.extensions.get("sqlalchemy") or _own_database(app)
         signer = UrlSigner(
             _signing_keys(app, settings),

@@ -108,7 +108,8 @@ class Base(DeclarativeBase):
             "ck": "ck_%(table_name)s_%(constraint_name)s",
             "pk": "pk_%(table_name)s",
         },
-        info=_BindInfo(),
+        # Not empty: `MetaData` does not take an empty one.
+        info=_BindInfo(package="musehub_plugin"),
     )
 
 
