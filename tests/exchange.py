@@ -66,7 +66,7 @@ class Caller:
         """POST a JSON body to a path of the hub."""
         return self.http.post(path, json=body, headers={"Accept": accept})
 
-    def post_bytes(self, path: str, data: bytes, content_type: str | None = MSGPACK, **headers: str) -> TestResponse:
+    def post_bytes(self, path: str, data: bytes, content_type: str = MSGPACK, **headers: str) -> TestResponse:
         """POST bytes as they are."""
         return self.http.post(path, data=data, content_type=content_type, headers={"Accept": JSON, **headers})
 
