@@ -22,7 +22,11 @@ MakeHost = Callable[..., Flask]
 def closing() -> Iterator[Callable[[Flask], None]]:
     """Takes apps with the plugin, and closes their connections at the end."""
     with ExitStack() as stack:
-        yield lambda app: stack.callback(close, app)
+
+        def at_end(app: Flask) -> None:
+            stack.callback(close, app)
+
+        yield at_end
 
 
 @pytest.fixture
