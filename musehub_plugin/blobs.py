@@ -6,7 +6,6 @@ Whatever the place, bytes that do not hash to the id are never used: the next pl
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
@@ -14,12 +13,11 @@ from typing import BinaryIO
 from musehub_plugin.errors import StorageUnavailable, Unavailable
 from musehub_plugin.ids import blob_id
 from musehub_plugin.mpack import MPackError, MPackReader
+from musehub_plugin.signals import report_damage
 from musehub_plugin.storage.base import Storage
 from musehub_plugin.storage.uploads import open_mpack
 from musehub_plugin.store import contents
 from musehub_plugin.store.session import Database
-
-logger = logging.getLogger(__name__)
 
 # Rows may hold whole contents, so few are asked for at once.
 _BATCH = 256
@@ -80,7 +78,7 @@ class BlobReader:
         if source.content_cache is not None:
             if blob_id(source.content_cache) == object_id:
                 return source.content_cache
-            logger.error("integrity: the cached content of %s does not hash to it", object_id)
+            report_damage("cache-wrong", object_id, "the content in its row does not hash to it")
         outage: StorageUnavailable | None = None
         # A pack that is open already has the neighbours of this blob decompressed.
         for location in sorted(source.locations, key=lambda place: place.mpack_id not in self._open):
@@ -98,7 +96,7 @@ class BlobReader:
         if content is not None:
             if blob_id(content) == object_id:
                 return content
-            logger.error("integrity: the stored blob %s does not hash to its id", object_id)
+            report_damage("blob-wrong", object_id, "the stored blob does not hash to its id")
         if outage is not None:
             raise outage
         raise self._not_indexed()
@@ -106,15 +104,15 @@ class BlobReader:
     def _from_mpack(self, object_id: str, location: contents.Location) -> bytes | None:
         mpack = self._mpack(location.mpack_id)
         if mpack is None:
-            logger.error("integrity: %s is indexed in mpack %s, which is not in storage", object_id, location.mpack_id)
+            report_damage("mpack-missing", location.mpack_id, f"it is not in storage, and should hold {object_id}")
             return None
         try:
             content = mpack.read(object_id, location)
         except MPackError as error:
-            logger.error("integrity: mpack %s cannot be read: %s", location.mpack_id, error)
+            report_damage("mpack-damaged", location.mpack_id, str(error))
             return None
         if content is None or blob_id(content) != object_id:
-            logger.error("integrity: %s is not where mpack %s is said to hold it", object_id, location.mpack_id)
+            report_damage("index-wrong", location.mpack_id, f"{object_id} is not where the index says")
             return None
         return content
 
@@ -143,7 +141,7 @@ def _opened(file: BinaryIO, mpack_id: str) -> _OpenMPack | None:
         return _OpenMPack(file, MPackReader(file))
     except MPackError as error:
         file.close()
-        logger.error("integrity: mpack %s cannot be read: %s", mpack_id, error)
+        report_damage("mpack-damaged", mpack_id, str(error))
         return None
 
 

@@ -71,6 +71,8 @@ class Settings:
     """How long a job whose worker died stays taken; a worker that lives extends it."""
     job_attempts: int = 5
     """Attempts at a job that fails for other reasons than an outage."""
+    metrics_token: str = field(default="", repr=False)
+    """Bearer token for `{ops}/metrics`; empty: there are no metrics to be had over HTTP."""
     gc_grace: int = 24 * 3600
     """How long garbage stays; longer than any URL, ticket or lease lives."""
     index_inline: int = 0
@@ -261,6 +263,7 @@ _CHECKS: dict[str, Any] = {
     "job_timeout": _seconds(1, 24 * 3600),
     "job_lease": _seconds(1, 24 * 3600),
     "job_attempts": _positive,
+    "metrics_token": _text,
     "gc_grace": _seconds(1, 10 * 365 * 24 * 3600),
     "index_inline": _not_negative,
     "sweep_interval": _seconds(1, 24 * 3600),

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from flask import Flask, has_request_context, request
 from flask_sqlalchemy import SQLAlchemy
 
+from musehub_plugin import metrics
 from musehub_plugin.access import Access, AccessPolicy, Hooks, IdentityLoader, RepoLoader
 from musehub_plugin.cli import musehub as musehub_commands
 from musehub_plugin.config import Settings, make_settings
@@ -24,6 +25,7 @@ from musehub_plugin.store.host_migrations import protect_from_autogenerate
 from musehub_plugin.store.repos import find_repo
 from musehub_plugin.store.session import Database
 from musehub_plugin.web.blueprint import make_blueprint
+from musehub_plugin.web.ops import make_ops_blueprint
 from musehub_plugin.web.storage_routes import make_storage_blueprint
 
 logger = logging.getLogger(__name__)
@@ -116,6 +118,8 @@ class MuseHub:
         )
         app.register_blueprint(blueprint)
         app.register_blueprint(storage_blueprint, url_prefix=settings.ops_prefix)
+        app.register_blueprint(make_ops_blueprint(), url_prefix=settings.ops_prefix)
+        metrics.connect()
         csrf = app.extensions.get("csrf")
         if csrf is not None:
             # Every POST needs a content type that no form can send, which is what a token would prove.

@@ -7,7 +7,6 @@ minus the blobs of every snapshot that the have side must hold (the contract's s
 from __future__ import annotations
 
 import hashlib
-import logging
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +19,11 @@ from musehub_plugin.errors import HistoryDamaged, NotFound
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import from_digest
 from musehub_plugin.mpack import MPackWriter, PackSummary, solid_order
-from musehub_plugin.signals import reached
+from musehub_plugin.signals import reached, report_damage
 from musehub_plugin.storage.uploads import mpack_url, put_mpack_file
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import contents, fetch_packs
 from musehub_plugin.store.session import Database
-
-logger = logging.getLogger(__name__)
 
 # Packs up to this size are made in memory; larger ones go through a temporary file.
 _SPOOL_BYTES = 8 * 1024 * 1024
@@ -160,7 +157,7 @@ def _lacking_objects(db: Database, repo_id: str, snapshot_ids: Sequence[str], he
     for snapshot_id, manifest in contents.manifests(db, repo_id, sorted(held_snapshot_ids)):
         if manifest is None:
             # Sending a blob that the client may have costs bytes; it is not an error of this answer.
-            logger.error("integrity: repo %s: snapshot %s is not stored", repo_id, snapshot_id)
+            report_damage("snapshot-missing", snapshot_id, f"repo {repo_id} needs it")
             continue
         for object_id in manifest.values():
             first_seen.pop(object_id, None)

@@ -18,7 +18,7 @@ from functools import partial
 from musehub_plugin import graph
 from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.hub import Hub
-from musehub_plugin.signals import reached
+from musehub_plugin.signals import collected, reached
 from musehub_plugin.storage.base import Deletes
 from musehub_plugin.storage.uploads import delete_upload
 from musehub_plugin.store import commits as commit_store
@@ -75,7 +75,9 @@ def collect(
         progress: told what is being looked at.
     """
     collection = _Collection(hub, db, dry_run, hub.settings.gc_grace if grace is None else grace, progress)
-    return collection.run()
+    done = collection.run()
+    collected.send(None, collected=done)
+    return done
 
 
 class _Collection:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from musehub_plugin.hub import Hub
 from musehub_plugin.index import index_mpack
+from musehub_plugin.signals import swept
 from musehub_plugin.store import jobs
 from musehub_plugin.store.session import Database
 
@@ -66,6 +67,8 @@ def sweep(hub: Hub, db: Database) -> int:
     db.commit()
     for job in due:
         request_index(hub, db, job.subject)
+    if due:
+        swept.send(None, count=len(due))
     return len(due)
 
 

@@ -6,9 +6,10 @@ Times are the database's own where it is a server, so that hosts whose clocks di
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, or_, select, true, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, true, update
 
 from musehub_plugin.ids import to_hex
 from musehub_plugin.store.models import MusehubJob, MusehubMPackRef
@@ -180,6 +181,29 @@ def unfinished_index_jobs(db: Database, repo_id: str) -> list[JobRow]:
             ).scalars()
         )
     return [job for job in open_jobs if job.subject in held]
+
+
+class Backlog(NamedTuple):
+    """How much is waiting: jobs by state, and the age of the oldest that is pending or running, in seconds."""
+
+    counts: dict[str, int]
+    oldest_seconds: float
+
+
+def backlog(db: Database) -> Backlog:
+    """Return what is not done."""
+    rows = db.execute(
+        select(MusehubJob.state, func.count().label("jobs"), func.min(MusehubJob.created_at).label("first"))
+        .where(MusehubJob.state != DONE)
+        .group_by(MusehubJob.state)
+    )
+    counts: dict[str, int] = {}
+    oldest = 0.0
+    for row in rows:
+        counts[row.state] = row.jobs
+        if row.state != FAILED:
+            oldest = max(oldest, (datetime.now(UTC) - row.first).total_seconds())
+    return Backlog(counts, oldest)
 
 
 def _open_to_take(db: Database) -> ColumnElement[bool]:
