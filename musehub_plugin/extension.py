@@ -14,12 +14,12 @@ from urllib.parse import unquote, urlsplit
 from flask import Flask, has_request_context, request
 from flask_sqlalchemy import SQLAlchemy
 
-from musehub_plugin import metrics
 from musehub_plugin.access import Access, AccessPolicy, Hooks, IdentityLoader, RepoLoader
 from musehub_plugin.cli import musehub as musehub_commands
 from musehub_plugin.config import Settings, make_settings
 from musehub_plugin.errors import ConfigError
 from musehub_plugin.hub import EXTENSION_KEY, Hub
+from musehub_plugin.metrics import count_signals
 from musehub_plugin.storage import FileStorage, UrlSigner, make_storage
 from musehub_plugin.store.host_migrations import protect_from_autogenerate
 from musehub_plugin.store.repos import find_repo
@@ -119,7 +119,7 @@ class MuseHub:
         app.register_blueprint(blueprint)
         app.register_blueprint(storage_blueprint, url_prefix=settings.ops_prefix)
         app.register_blueprint(make_ops_blueprint(), url_prefix=settings.ops_prefix)
-        metrics.connect()
+        count_signals()
         csrf = app.extensions.get("csrf")
         if csrf is not None:
             # Every POST needs a content type that no form can send, which is what a token would prove.

@@ -46,7 +46,7 @@ class _Metrics:
 
 
 @cache
-def connect() -> None:
+def count_signals() -> None:
     """Count what the signals say, from now on and once per process."""
     if prometheus_client is None:
         return
@@ -85,7 +85,7 @@ def connect() -> None:
     signals.collected.connect(collected, weak=False)
 
 
-def render(hub: Hub) -> tuple[bytes, str] | None:
+def render_metrics(hub: Hub) -> tuple[bytes, str] | None:
     """Return all metrics of the process and their content type; None where `prometheus_client` is not installed."""
     if prometheus_client is None:
         return None

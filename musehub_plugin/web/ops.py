@@ -19,9 +19,9 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from musehub_plugin import metrics
 from musehub_plugin.errors import NotFound, StorageUnavailable
 from musehub_plugin.hub import Hub, current_hub
+from musehub_plugin.metrics import render_metrics
 from musehub_plugin.storage.base import Pings
 from musehub_plugin.web import problems
 from musehub_plugin.web.negotiation import encode_response
@@ -92,7 +92,7 @@ def get_metrics() -> Response:
     given = request.headers.get("Authorization", "").removeprefix("Bearer ")
     if not token or not hmac.compare_digest(given.encode(), token.encode()):
         raise NotFound("There is nothing here.")
-    rendered = metrics.render(current_hub())
+    rendered = render_metrics(current_hub())
     if rendered is None:
         raise NotFound("prometheus_client is not installed: pip install 'musehub-plugin[metrics]'.")
     body, content_type = rendered
