@@ -36,6 +36,13 @@ def storage_at(url: str, **changes: str) -> S3Storage:
     return s3_storage(make_settings(s3_config(url) | changes, default_storage="memory://"))
 
 
+@pytest.fixture(scope="module")
+def own_s3() -> Iterator[Service]:
+    """The store of the testing kit, whatever store `MUSEHUB_TEST_S3_URL` names."""
+    with s3_service() as service:
+        yield service
+
+
 @pytest.fixture
 def storage(musehub_s3_url: str) -> S3Storage:
     return storage_at(musehub_s3_url)
@@ -130,10 +137,11 @@ def test_s74_a_url_for_the_public_host_is_refused_at_another(storage: S3Storage,
     assert status("GET", rewritten) == 403
 
 
-def test_s74_a_url_for_the_public_host_is_served_there(storage: S3Storage, musehub_s3_url: str) -> None:
-    storage.put(blob_id(CONTENT), CONTENT)
-    internal = urlsplit(s3_config(musehub_s3_url)["MUSEHUB_S3_ENDPOINT"])
-    public = storage_at(musehub_s3_url, MUSEHUB_S3_PUBLIC_ENDPOINT="http://s3.hub.invalid")
+def test_s74_a_url_for_the_public_host_is_served_there(own_s3: Service) -> None:
+    # A store of one's own: one that serves many customers tells them apart by this very name.
+    storage_at(own_s3.url).put(blob_id(CONTENT), CONTENT)
+    internal = urlsplit(s3_config(own_s3.url)["MUSEHUB_S3_ENDPOINT"])
+    public = storage_at(own_s3.url, MUSEHUB_S3_PUBLIC_ENDPOINT="http://s3.hub.invalid")
     url = urlsplit(public.presign_get(blob_id(CONTENT), 60))
     # As a proxy does it: to the internal address, with the Host that the client used.
     proxied = url._replace(netloc=internal.netloc).geturl()
@@ -161,22 +169,26 @@ def test_bad_credentials_are_not_absence(musehub_s3_url: str, call: str) -> None
         getattr(storage, call)(fake_id("file"))
 
 
+# A name of ours: buckets of all customers of a store share one space of names.
+NO_BUCKET = f"missing-{secrets.token_hex(8)}"
+WITHOUT_BUCKET = {"MUSEHUB_STORAGE": f"s3://{NO_BUCKET}", "MUSEHUB_S3_BUCKET": NO_BUCKET}
+
+
 @pytest.mark.parametrize("call", ["get", "exists", "get_mpack", "mpack_size", "open_mpack"])
 def test_a_missing_bucket_is_not_absence(musehub_s3_url: str, call: str) -> None:
-    changes = {"MUSEHUB_STORAGE": "s3://no-such-bucket", "MUSEHUB_S3_BUCKET": "no-such-bucket"}
     with pytest.raises(StorageUnavailable, match=r"bucket|NoSuchBucket"):
-        getattr(storage_at(musehub_s3_url, **changes), call)(fake_id("file"))
+        getattr(storage_at(musehub_s3_url, **WITHOUT_BUCKET), call)(fake_id("file"))
 
 
 def test_ping_says_that_the_bucket_is_missing(musehub_s3_url: str) -> None:
-    changes = {"MUSEHUB_STORAGE": "s3://no-such-bucket", "MUSEHUB_S3_BUCKET": "no-such-bucket"}
-    with pytest.raises(StorageUnavailable, match="no bucket 'no-such-bucket'"):
-        storage_at(musehub_s3_url, **changes).ping()
+    with pytest.raises(StorageUnavailable, match=f"no bucket '{NO_BUCKET}'"):
+        storage_at(musehub_s3_url, **WITHOUT_BUCKET).ping()
 
 
-def test_the_bucket_is_made_when_asked_for(musehub_s3_url: str) -> None:
+def test_the_bucket_is_made_when_asked_for(own_s3: Service) -> None:
+    # A store of one's own: the credentials for a given one may allow a single bucket.
     bucket = f"made-{secrets.token_hex(4)}"
-    storage = storage_at(musehub_s3_url, MUSEHUB_STORAGE=f"s3://{bucket}", MUSEHUB_S3_BUCKET=bucket)
+    storage = storage_at(own_s3.url, MUSEHUB_STORAGE=f"s3://{bucket}", MUSEHUB_S3_BUCKET=bucket)
     storage.ensure_bucket()
     storage.ensure_bucket()
     storage.ping()
@@ -193,12 +205,6 @@ def test_s64_errors_and_logs_hold_no_url_and_no_credential(
     access = s3_config(musehub_s3_url)["MUSEHUB_S3_ACCESS_KEY"]
     said = f"{failure.value!r} {failure.value.__cause__!r} {caplog.text}"
     assert not [secret for secret in (access, "wrong", "://", "X-Amz", "blobs/") if secret in said]
-
-
-@pytest.fixture
-def own_s3() -> Iterator[Service]:
-    with s3_service() as service:
-        yield service
 
 
 @pytest.mark.faults
