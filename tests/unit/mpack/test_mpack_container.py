@@ -76,6 +76,12 @@ def test_frames_out_of_order_are_refused(assemble: Assemble, hand_frame: HandFra
         parse_wire_mpack(assemble(hand_frame(2, DIRECTORY, 1), hand_frame(1, b"hello", 1)))
 
 
+def test_an_optional_frame_before_the_blobs_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
+    frames = [hand_frame(128, b"?", 1), hand_frame(1, b"hello", 1), hand_frame(2, DIRECTORY, 1)]
+    with pytest.raises(MPackError, match="frame 1: blobs out of order"):
+        parse_wire_mpack(assemble(*frames))
+
+
 def test_a_plain_frame_whose_sizes_differ_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
     with pytest.raises(MPackError, match="sizes differ"):
         parse_wire_mpack(assemble(hand_frame(1, b"hello", 1, raw=6), hand_frame(2, DIRECTORY, 1)))
@@ -177,8 +183,9 @@ def test_sizes_that_contradict_the_frames_are_refused(
 ) -> None:
     directory = directory_of(*((ids.fake_id(str(n)), size) for n, size in enumerate(sizes)))
     hand_frames = [hand_frame(1, raw, count) for raw, count in frames]
+    reader = MPackReader(io.BytesIO(assemble(*hand_frames, hand_frame(2, directory, len(sizes)))))
     with pytest.raises(MPackError):
-        parse_wire_mpack(assemble(*hand_frames, hand_frame(2, directory, len(sizes))))
+        next(reader.directory())
 
 
 def test_a_directory_of_fewer_blobs_than_the_frames_count_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:

@@ -212,6 +212,13 @@ def test_a_zstd_frame_that_holds_more_than_it_states_is_refused(assemble: Assemb
         parse_wire_mpack(data)
 
 
+def test_a_zstd_frame_that_needs_a_dictionary_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
+    dictionary = zstd.train_dict([b"%d and more of the same" % n for n in range(2000)], 1024)
+    stored = zstd.compress(b"7 and more of the same" * 10, zstd_dict=dictionary)
+    with pytest.raises(MPackError, match="dictionary"):
+        parse_wire_mpack(assemble(hand_frame(3, stored, 1, codec=1, raw=220)))
+
+
 def test_a_second_zstd_frame_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
     stored = zstd.compress(bytes(320)) + zstd.compress(b"")
     with pytest.raises(MPackError, match="follow its frame"):

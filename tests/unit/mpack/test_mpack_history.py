@@ -129,6 +129,12 @@ def test_an_unfinished_snapshot_is_refused(
         parse_wire_mpack(assemble(*frames))
 
 
+def test_a_snapshot_that_removes_after_it_has_set_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
+    rows = msgpack.packb([["a", "b"], [0, 5, 1], [0, 0, 1], [1], [1, 1, 0], [0, 0], [0, 1], [], b""])
+    with pytest.raises(MPackError, match="removes paths after it has set some"):
+        parse_wire_mpack(assemble(hand_frame(3, DIGESTS[0] + DIGESTS[1], 2), hand_frame(4, rows, 2)))
+
+
 def test_rows_of_commits_read_as_records(assemble: Assemble, hand_frame: HandFrame) -> None:
     found = parse_wire_mpack(commits_pack(assemble, hand_frame, GOOD_COMMITS))["commits"]
     assert found[1]["parent_ids"] == [found[0]["commit_id"], ids.from_digest(DIGESTS[1])]

@@ -24,7 +24,12 @@ import hashlib, sys
 sys.path.insert(0, sys.argv[1])
 from conftest import make_history
 from musehub_plugin.mpack import build_wire_mpack
-print(hashlib.sha256(build_wire_mpack(**make_history(200))).hexdigest())
+pack = make_history(50)
+pack["snapshots"] += [
+    {"snapshot_id": "sha256:" + "0" * 64, "manifest": {f"path{n}": "sha256:" + "1" * 64 for n in range(90)}},
+    {"snapshot_id": "sha256:" + "1" * 64, "manifest": {f"path{n}": "sha256:" + "1" * 64 for n in range(50)}},
+]
+print(hashlib.sha256(build_wire_mpack(**pack)).hexdigest())
 """
 
 BOUNDED = """
