@@ -8,10 +8,10 @@ import logging
 import re
 import secrets
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from flask import Flask, has_request_context, request
+from flask import Flask, appcontext_pushed, has_request_context, request
 from flask_sqlalchemy import SQLAlchemy
 
 from musehub_plugin.access import Access, AccessPolicy, Hooks, IdentityLoader, RepoLoader
@@ -24,9 +24,9 @@ from musehub_plugin.storage import FileStorage, UrlSigner, make_storage
 from musehub_plugin.store.host_migrations import protect_from_autogenerate
 from musehub_plugin.store.repos import find_repo
 from musehub_plugin.store.session import Database
-from musehub_plugin.web.blueprint import make_blueprint
+from musehub_plugin.web.blueprint import BLUEPRINT_NAME, make_blueprint
 from musehub_plugin.web.ops import make_ops_blueprint
-from musehub_plugin.web.storage_routes import make_storage_blueprint
+from musehub_plugin.web.storage_routes import STORAGE_BLUEPRINT_NAME, make_storage_blueprint
 
 logger = logging.getLogger(__name__)
 
@@ -120,14 +120,23 @@ class MuseHub:
         app.register_blueprint(storage_blueprint, url_prefix=settings.ops_prefix)
         app.register_blueprint(make_ops_blueprint(), url_prefix=settings.ops_prefix)
         count_signals()
-        csrf = app.extensions.get("csrf")
-        if csrf is not None:
-            # Every POST needs a content type that no form can send, which is what a token would prove.
-            csrf.exempt(blueprint)
-            csrf.exempt(storage_blueprint)
+        # When a context is pushed every extension of the host is there, whatever the order of their init_app.
+        appcontext_pushed.connect(_exempt_from_csrf, app)
         # The entry point serves the flask command; this serves app.test_cli_runner().
         app.cli.add_command(musehub_commands)
         protect_from_autogenerate(app)
+
+
+def _exempt_from_csrf(app: Flask, **_: Any) -> None:
+    """Spare the plugin's routes Flask-WTF's tokens.
+
+    Every POST needs a content type that no form can send, which is what a token would prove; a signed URL is
+    permission by itself.
+    """
+    csrf = app.extensions.get("csrf")
+    if csrf is not None:
+        csrf.exempt(app.blueprints[BLUEPRINT_NAME])
+        csrf.exempt(app.blueprints[STORAGE_BLUEPRINT_NAME])
 
 
 def _default_storage(app: Flask) -> str:

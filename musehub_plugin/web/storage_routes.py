@@ -29,12 +29,14 @@ _HEX_LENGTH: Final = 64
 # All are routed, so that a URL used for something else gets its 403 here, whatever the host does with a 405.
 _METHODS: Final = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE")
 
+STORAGE_BLUEPRINT_NAME: Final = "musehub_storage"
+
 
 def make_storage_blueprint(
     get_storage: Callable[[], Storage],
     get_signer: Callable[[], UrlSigner],
     *,
-    name: str = "musehub_storage",
+    name: str = STORAGE_BLUEPRINT_NAME,
     retry_after: Callable[[], int] = lambda: 2,
 ) -> Blueprint:
     """Return a blueprint with `/storage/<kind>/<key>`, to be registered below the ops prefix.
