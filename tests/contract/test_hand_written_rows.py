@@ -1,0 +1,200 @@
+"""The contract's section 5: rows that a host or its tests wrote by hand, with the columns it names and no others."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgpack
+import pytest
+
+from musehub_plugin import ids
+from musehub_plugin.models import (
+    MusehubBranch,
+    MusehubCommit,
+    MusehubCommitGraph,
+    MusehubCommitRef,
+    MusehubMPackIndex,
+    MusehubObject,
+    MusehubObjectRef,
+    MusehubRepo,
+    MusehubSnapshot,
+    MusehubSnapshotRef,
+)
+from musehub_plugin.mpack import build_wire_mpack
+from musehub_plugin.testing import History
+from tests.environment import HubEnvironment
+
+REPO = "alice/songs"
+CONTENT = b"the bytes of a blob\n"
+BLOB = ids.blob_id(CONTENT)
+MANIFEST = {"dir/a.txt": BLOB}
+TREE = ids.snapshot_id(MANIFEST)
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+COMMIT = ids.commit_id([], TREE, "first", NOW.isoformat())
+
+
+def write_rows(hub: HubEnvironment, *, content_cache: bytes | None, storage_uri: str = "") -> None:
+    """Write a repo of one commit of one blob, column by column as the contract lists them."""
+    with hub.session() as session:
+        repo = MusehubRepo(
+            owner="alice",
+            slug="songs",
+            name="Songs",
+            visibility="public",
+            owner_user_id="alice",
+            default_branch="main",
+            deleted_at=None,
+        )
+        session.add(repo)
+        session.flush()
+        session.add_all(
+            [
+                MusehubBranch(repo_id=repo.repo_id, name="main", head_commit_id=COMMIT),
+                MusehubCommit(
+                    commit_id=COMMIT,
+                    branch="main",
+                    parent_ids=[],
+                    message="first",
+                    author="Alice",
+                    timestamp=NOW,
+                    snapshot_id=TREE,
+                ),
+                MusehubCommitRef(repo_id=repo.repo_id, commit_id=COMMIT),
+                MusehubCommitGraph(commit_id=COMMIT, parent_ids=[], generation=1, snapshot_id=TREE),
+                MusehubSnapshot(
+                    snapshot_id=TREE,
+                    directories=["dir"],
+                    manifest_blob=msgpack.packb(MANIFEST),
+                    entry_count=1,
+                    created_at=NOW,
+                ),
+                MusehubSnapshotRef(repo_id=repo.repo_id, snapshot_id=TREE),
+                MusehubObject(
+                    object_id=BLOB,
+                    path="dir/a.txt",
+                    size_bytes=len(CONTENT),
+                    storage_uri=storage_uri,
+                    content_cache=content_cache,
+                ),
+                MusehubObjectRef(repo_id=repo.repo_id, object_id=BLOB),
+            ]
+        )
+        session.commit()
+
+
+def index_in_new_mpack(hub: HubEnvironment, content: bytes) -> None:
+    """Store an mpack that claims to hold the blob, and an index row without a place in it."""
+    other = {"object_id": ids.blob_id(b"before"), "content": b"before"}
+    mpack = build_wire_mpack(commits=[], snapshots=[], blobs=[other, {"object_id": BLOB, "content": content}])
+    hub.storage.put_mpack(ids.blob_id(mpack), mpack)
+    hub.add(MusehubMPackIndex(entity_id=BLOB, mpack_id=ids.blob_id(mpack), entity_type="object"))
+
+
+def assert_served(hub: HubEnvironment) -> None:
+    pulled = hub.caller().pull(REPO, [COMMIT])
+    assert pulled.blobs == {BLOB: CONTENT}
+    assert pulled.snapshots == {TREE: MANIFEST}
+    assert pulled.commits == {
+        COMMIT: {
+            "commit_id": COMMIT,
+            "parent_ids": [],
+            "snapshot_id": TREE,
+            "branch": "main",
+            "message": "first",
+            "author": "Alice",
+            "committed_at": NOW.isoformat(),
+        }
+    }
+
+
+def test_a_blob_in_its_row_is_served(hub: HubEnvironment) -> None:
+    write_rows(hub, content_cache=CONTENT)
+    assert_served(hub)
+
+
+def test_a_blob_in_an_indexed_mpack_without_a_place_is_served(hub: HubEnvironment) -> None:
+    write_rows(hub, content_cache=None)
+    index_in_new_mpack(hub, CONTENT)
+    assert_served(hub)
+
+
+def test_a_blob_in_storage_by_its_id_is_served(hub: HubEnvironment) -> None:
+    write_rows(hub, content_cache=None, storage_uri=hub.storage.put(BLOB, CONTENT))
+    assert_served(hub)
+
+
+def test_a_blob_that_is_nowhere_is_503(hub: HubEnvironment) -> None:
+    write_rows(hub, content_cache=None)
+    assert hub.caller().fetch(REPO, [COMMIT]).status_code == 503
+
+
+def test_the_row_goes_before_the_index_and_storage(hub: HubEnvironment) -> None:
+    write_rows(hub, content_cache=CONTENT)
+    index_in_new_mpack(hub, CONTENT)
+    hub.storage.put(BLOB, CONTENT)
+    observed = hub.observe(lambda: hub.caller().fetch(REPO, [COMMIT]))
+    assert observed.response.status_code == 200
+    assert not {"open_mpack", "get_mpack", "get", "open_blob"} & set(observed.storage_calls)
+
+
+def test_the_index_goes_before_storage_by_id(hub: HubEnvironment) -> None:
+    write_rows(hub, content_cache=None)
+    index_in_new_mpack(hub, CONTENT)
+    hub.storage.put(BLOB, CONTENT)
+    observed = hub.observe(lambda: hub.caller().fetch(REPO, [COMMIT]))
+    assert observed.response.status_code == 200
+    assert "open_mpack" in observed.storage_calls
+    assert not {"get", "open_blob"} & set(observed.storage_calls)
+
+
+def test_a_false_row_and_a_false_mpack_do_not_hide_the_true_bytes(hub: HubEnvironment) -> None:
+    write_rows(hub, content_cache=b"not the bytes")
+    index_in_new_mpack(hub, b"nor these")
+    hub.storage.put(BLOB, CONTENT)
+    assert_served(hub)
+
+
+def test_a_repo_gets_an_id_and_a_name_where_none_are_given(hub: HubEnvironment) -> None:
+    row = MusehubRepo(owner="alice", slug="songs", visibility="public", owner_user_id="alice")
+    with hub.session() as session:
+        session.add(row)
+        session.commit()
+        assert row.repo_id
+        assert (row.name, row.default_branch, row.deleted_at) == ("songs", "main", None)
+        repo_id = row.repo_id
+    assert hub.caller().refs(REPO).get_json()["repo_id"] == repo_id
+
+
+def test_a_repo_with_a_deletion_date_is_as_good_as_missing(hub: HubEnvironment) -> None:
+    write_rows(hub, content_cache=CONTENT)
+    with hub.session() as session:
+        session.query(MusehubRepo).update({"deleted_at": NOW})
+        session.commit()
+    assert hub.caller("alice").fetch(REPO, [COMMIT]).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [NOW, NOW.replace(microsecond=0), datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)],
+)
+def test_the_date_of_a_row_is_sent_as_the_text_that_its_id_hashes(hub: HubEnvironment, moment: datetime) -> None:
+    repo_id = hub.create_repo(REPO)
+    commit = ids.commit_id([], TREE, "dated", moment.isoformat())
+    hub.add(
+        MusehubCommit(commit_id=commit, message="dated", author="A", timestamp=moment, snapshot_id=TREE),
+        MusehubCommitRef(repo_id=repo_id, commit_id=commit),
+        MusehubSnapshot(snapshot_id=TREE, manifest_blob=msgpack.packb(MANIFEST), entry_count=1),
+        MusehubSnapshotRef(repo_id=repo_id, snapshot_id=TREE),
+        MusehubObject(object_id=BLOB, size_bytes=len(CONTENT), content_cache=CONTENT),
+        MusehubObjectRef(repo_id=repo_id, object_id=BLOB),
+    )
+    record = hub.caller().pull(REPO, [commit]).commits[commit]
+    assert record["committed_at"] == moment.isoformat()
+
+
+def test_a_repo_of_hand_written_rows_takes_pushes(hub: HubEnvironment) -> None:
+    write_rows(hub, content_cache=CONTENT)
+    history = History()
+    tip = history.commit({"dir/a.txt": BLOB, "b.txt": b"new"}, [COMMIT])
+    assert hub.caller("alice").push(REPO, history.pack(), tip, expected_head=COMMIT).status_code == 200
+    assert set(hub.caller().pull(REPO, [tip]).blobs) == {BLOB, ids.blob_id(b"new")}

@@ -1,0 +1,119 @@
+"""The contract's section 6: a storage object with the eight names, and nothing else, serves pushes and fetches."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from musehub_plugin import ids
+from musehub_plugin.errors import ConfigError
+from musehub_plugin.testing import History, make_commit, store_object
+from tests.environment import HubEnvironment
+from tests.exchange import Caller
+
+REPO = "alice/songs"
+
+
+class BytesStorage:
+    """What a third party would write in a minute: no streams, no uploads, no deletion, no URLs of its own."""
+
+    supports_presign = False
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.mpacks: dict[str, bytes] = {}
+
+    def put(self, oid: str, data: bytes) -> str:
+        assert type(data) is bytes
+        self.blobs[oid] = data
+        return f"third-party:{oid}"
+
+    def get(self, oid: str) -> bytes | None:
+        return self.blobs.get(oid)
+
+    def exists(self, oid: str) -> bool:
+        return oid in self.blobs
+
+    def put_mpack(self, mpack_id: str, data: bytes) -> str:
+        assert type(data) is bytes
+        self.mpacks[mpack_id] = data
+        return f"third-party:{mpack_id}"
+
+    def get_mpack(self, mpack_id: str) -> bytes | None:
+        return self.mpacks.get(mpack_id)
+
+    def presign_get(self, oid: str, ttl_seconds: int = 3600) -> str:
+        raise NotImplementedError
+
+    def presign_mpack_get(self, mpack_id: str, ttl: int) -> str:
+        raise NotImplementedError
+
+
+class SigningStorage(BytesStorage):
+    """One that hands out URLs of a store that clients reach by themselves."""
+
+    supports_presign = True
+
+    def presign_mpack_get(self, mpack_id: str, ttl: int) -> str:
+        return f"https://store.example/{mpack_id}?for={ttl}"
+
+
+def test_a_push_and_a_fetch_work_with_eight_names(hub: HubEnvironment) -> None:
+    storage = BytesStorage()
+    alice = Caller(hub.make_app(MUSEHUB_STORAGE=storage), "alice")
+    hub.create_repo(REPO)
+    history = History()
+    first = history.commit({"a.txt": b"one", "empty": b""})
+    second = history.commit({"a.txt": b"two", "empty": b""}, [first])
+    assert alice.push(REPO, history.pack(want=[first]), first).status_code == 200
+    assert alice.push(REPO, history.pack(have=[first]), second, expected_head=first).status_code == 200
+    everything, delta = alice.pull(REPO, [second]), alice.pull(REPO, [second], [first])
+    assert everything.commits == history.commits
+    assert everything.blobs == history.blobs
+    assert set(delta.blobs) == {ids.blob_id(b"two")}
+    assert storage.get_mpack(everything.answer["mpack_id"]) == everything.data
+
+
+def test_blobs_by_id_are_read_with_eight_names(hub: HubEnvironment) -> None:
+    storage = BytesStorage()
+    app = hub.make_app(MUSEHUB_STORAGE=storage)
+    repo_id = hub.create_repo(REPO)
+    with hub.session() as session:
+        blob = store_object(session, repo_id, b"kept by id", storage=storage, in_row=False)
+        commit = make_commit(session, repo_id, {"a": blob})
+    assert Caller(app).pull(REPO, [commit]).blobs == {blob: b"kept by id"}
+
+
+def test_bytes_that_were_not_signed_for_are_refused_with_eight_names(hub: HubEnvironment) -> None:
+    storage = BytesStorage()
+    alice = Caller(hub.make_app(MUSEHUB_STORAGE=storage), "alice")
+    hub.create_repo(REPO)
+    history = History()
+    history.commit({"a": b"1"})
+    pack = history.pack()
+    ticket = alice.presign(REPO, pack).get_json()
+    for wrong in (pack[:-1], pack + b"x", bytes(len(pack))):
+        assert alice.upload(ticket, wrong) in {413, 422}
+    assert storage.mpacks == {}
+    assert alice.upload(ticket, pack) == 200
+
+
+def test_a_store_that_presigns_names_its_own_urls(hub: HubEnvironment) -> None:
+    storage = SigningStorage()
+    app = hub.make_app(MUSEHUB_STORAGE=storage, MUSEHUB_PRESIGN_TTL=77)
+    repo_id = hub.create_repo(REPO)
+    with hub.session() as session:
+        commit = make_commit(session, repo_id, {"a": b"1"})
+    answer = Caller(app).fetch(REPO, [commit]).get_json()
+    url = urlsplit(answer["mpack_url"])
+    assert (url.netloc, url.path, url.query) == ("store.example", f"/{answer['mpack_id']}", "for=77")
+    assert ids.blob_id(storage.mpacks[answer["mpack_id"]]) == answer["mpack_id"]
+
+
+@pytest.mark.parametrize("name", ["put", "get", "exists", "put_mpack", "get_mpack", "presign_get", "presign_mpack_get"])
+def test_a_store_that_lacks_a_method_is_refused_by_name(hub: HubEnvironment, name: str) -> None:
+    members: dict[str, Any] = {key: value for key, value in vars(BytesStorage).items() if key != name}
+    with pytest.raises(ConfigError, match=rf"MUSEHUB_STORAGE.*\b{name}\b"):
+        hub.make_app(MUSEHUB_STORAGE=type("Incomplete", (), members)())
