@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, request
+from flask_sqlalchemy import SQLAlchemy
 from flask_wtf import CSRFProtect
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import Client
 
+from musehub_plugin import MuseHub
 from musehub_plugin.ids import fake_id
-from musehub_plugin.testing.factories import History
 from tests.exchange import Caller
 from tests.integration.hosts.conftest import MakeHost
-from tests.integration.hosts.hosting import round_trip
+from tests.integration.hosts.hosting import new_host, round_trip
 
 PAGE_404 = "<h1>The host knows no such page</h1>"
 
@@ -105,8 +105,6 @@ def test_a_host_s_body_limit_still_holds_for_its_own_pages(make_host: MakeHost) 
     def add(app: Flask) -> None:
         @app.post("/note")
         def note() -> str:
-            from flask import request
-
             return str(len(request.get_data()))
 
     app = make_host(after=add, MAX_CONTENT_LENGTH=200)
@@ -136,17 +134,10 @@ def test_a_mount_below_a_path_is_in_the_urls(make_host: MakeHost) -> None:
     app = make_host()
     app.config["APPLICATION_ROOT"] = "/forge"
     mounted = Client(DispatcherMiddleware(Flask("outer"), {"/forge": app}))
-    pack, head = small_pack()
     headers = {"Authorization": "Bearer alice", "Accept": "application/json"}
-    body = {"mpack_id": fake_id("x"), "size_bytes": len(pack)}
+    body = {"mpack_id": fake_id("x"), "size_bytes": 1}
     answer = mounted.post("/forge/alice/songs/push/presign", json=body, headers=headers)
     assert answer.get_json()["upload_url"].startswith("http://localhost/forge/-/musehub/storage/upload/")
-
-
-def small_pack() -> tuple[bytes, str]:
-    history = History()
-    head = history.commit({"a.txt": b"one"})
-    return history.pack(), head
 
 
 def test_a_trusted_proxy_s_prefix_is_in_the_urls(make_host: MakeHost) -> None:
@@ -215,14 +206,8 @@ def test_two_hosts_of_one_process_sign_by_their_own_keys(
 ) -> None:
     app = make_host()
     url = Caller(app, "alice").presign("alice/songs", b"x").get_json()["upload_url"]
-    other: dict[str, Any] = {"SECRET_KEY": "the secret key of another host here"}
-    from flask_sqlalchemy import SQLAlchemy
-
-    from musehub_plugin import MuseHub
-    from tests.integration.hosts.hosting import new_host
-
     second = new_host(tmp_path)
-    second.config.update(other)
+    second.config["SECRET_KEY"] = "the secret key of another host here"
     MuseHub(second, SQLAlchemy(second))
     closing(second)
     assert second.test_client().put(url, data=b"x").status_code == 403
