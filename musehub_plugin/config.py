@@ -65,6 +65,9 @@ class Settings:
     max_blob: int = 2 * 1024**3
     max_commits: int = 1_000_000
     max_manifest_entries: int = 1_000_000
+    """Paths in one manifest of a pushed mpack."""
+    max_manifest_total: int = 250_000_000
+    """Paths in all manifests of a pushed mpack together: hashing them costs 0.1 microseconds each."""
     job_timeout: int = 3600
     """How long one run of a job may take before the worker ends it."""
     job_lease: int = 60
@@ -275,6 +278,7 @@ _CHECKS: dict[str, Any] = {
     "max_blob": _positive,
     "max_commits": _positive,
     "max_manifest_entries": _positive,
+    "max_manifest_total": _positive,
 }
 
 

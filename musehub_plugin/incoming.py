@@ -30,6 +30,7 @@ def _limits(settings: Settings) -> Limits:
         max_commits=settings.max_commits,
         max_snapshots=settings.max_commits,
         max_manifest_entries=settings.max_manifest_entries,
+        max_total_entries=settings.max_manifest_total,
         max_blob_size=settings.max_blob,
         max_raw_size=settings.max_push_raw,
     )
