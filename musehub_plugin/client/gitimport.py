@@ -252,8 +252,7 @@ class _Importer:
 
     def _bring_commit(self, commit: GitCommit, branch: str) -> str:
         rows = self._rows_of(commit.parents[0]).copy() if commit.parents else ManifestRows()
-        # Removals first: a file may have given way to a folder, whose files come with it.
-        for change in sorted(commit.changes, key=lambda change: change.mode != _DELETED):
+        for change in commit.changes:
             self._apply(rows, change.mode, change.blob, change.path)
         snapshot_id = rows.snapshot_id()
         committed_at, clamped = muse_date(commit.committed)

@@ -116,6 +116,23 @@ def test_parents_may_come_after_their_children(workdir: Workdir) -> None:
     assert verify(workdir).problems == []
 
 
+def test_an_application_that_breaks_off_leaves_no_commit_without_its_parents(workdir: Workdir) -> None:
+    tree = snapshot({})
+    chain = [commit(tree["snapshot_id"], message="0")]
+    for number in range(1, 9):
+        chain.append(commit(tree["snapshot_id"], [chain[-1]["commit_id"]], message=str(number)))
+    data = build_wire_mpack(commits=chain[::-1], snapshots=[tree], blobs=[])
+
+    def break_off(stage: str, done: int, total: int | None) -> None:
+        if (stage, done) == ("commits", 4):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        apply_mpack(workdir, data, progress=break_off)
+    assert stored(workdir)["commits"] == {made["commit_id"] for made in chain[:4]}
+    assert apply_mpack(workdir, data).new_commits == 5
+
+
 def test_an_mpack_that_builds_on_what_is_here_is_applied(workdir: Workdir) -> None:
     data, first = pack({"a": b"1"})
     apply_mpack(workdir, data)

@@ -209,6 +209,7 @@ def test_commits_that_differ_in_their_author_alone_are_one(history: GitHistory, 
     history.commit(parents=[one, two], message=b"merge")
     result = import_git(history.path, workdir)
     assert (result.commits, result.merged_commits) == (4, 1)
+    assert head_record(workdir)["parent2_commit_id"] is None
     assert verify(workdir).problems == []
 
 

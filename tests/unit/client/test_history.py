@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from musehub_plugin import ids
 from musehub_plugin.client import Workdir
-from musehub_plugin.client.history import History
+from musehub_plugin.client.history import History, Walk
 from musehub_plugin.client.record import new_record
 
 
@@ -101,6 +101,22 @@ def test_ancestors_are_those_of_the_closure(nodes: list[tuple[list[int], int]], 
     with tempfile.TemporaryDirectory() as folder:
         history, names = stored(nodes, Path(folder, "copy"))
         assert history.is_ancestor(names[one], names[other]) == (one in closure(nodes, [other]))
+
+
+def test_what_turns_out_to_be_held_after_it_was_passed_is_not_lacking(tmp_path: Path) -> None:
+    base, held, old, head = range(4)
+    history, names = stored([([], 9), ([base], 5), ([], 1), ([base, old], 7)], tmp_path / "copy")
+    assert set(history.missing([names[head]], [names[held]])) == {names[old], names[head]}
+
+
+def test_painting_a_commit_paints_what_the_walk_has_seen_of_its_past(tmp_path: Path) -> None:
+    history, names = stored([([], 0), ([0], 1), ([1], 2), ([2], 3)], tmp_path / "copy")
+    walk = Walk(history)
+    walk.add(names[3])
+    passed = iter(walk)
+    assert [next(passed), next(passed), next(passed)] == [names[3], names[2], names[1]]
+    walk.paint(names[3])
+    assert (walk.is_common(names[1]), list(passed)) == (True, [])
 
 
 def test_a_small_push_on_a_long_history_reads_little(tmp_path: Path) -> None:
