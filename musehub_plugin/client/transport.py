@@ -163,19 +163,22 @@ class HubTransport:
             retries=False,
         )
         try:
-            if 300 <= response.status < 400:
-                target = _shown(response.headers.get("Location", ""))
-                detail = f"{where} redirects to {target}; use the repo's own URL"
-                raise HubRefused(response.status, "redirected", detail)
             content = response.read(MAX_ANSWER + 1)
-            kind = response.headers.get("Content-Type", "")
-            if response.status != 200:
-                raise read_problem(response.status, kind, content, retry_after=_retry_after(response.headers))
             if len(content) > MAX_ANSWER:
                 raise HubUnreachable(f"the answer of {where} is over {MAX_ANSWER} bytes; is this a muse hub?")
-            return decode_answer(kind, content, where)
-        finally:
-            response.release_conn()
+        except BaseException:
+            # What is left of the body would be taken for the next answer.
+            response.close()
+            raise
+        response.release_conn()
+        if 300 <= response.status < 400:
+            target = _shown(response.headers.get("Location", ""))
+            detail = f"{where} redirects to {target}; use the repo's own URL"
+            raise HubRefused(response.status, "redirected", detail)
+        kind = response.headers.get("Content-Type", "")
+        if response.status != 200:
+            raise read_problem(response.status, kind, content, retry_after=_retry_after(response.headers))
+        return decode_answer(kind, content, where)
 
     def _receive(self, where: str, target: Path, mpack_id: str, size: int) -> None:
         response = self._pool.request(
@@ -213,12 +216,10 @@ class HubTransport:
                 preload_content=False,
                 retries=False,
             )
-            try:
-                if not 200 <= response.status < 300:
-                    raise _storage_refused(response)
-                response.drain_conn()
-            finally:
-                response.release_conn()
+            refused = None if 200 <= response.status < 300 else _storage_refused(response)
+            response.close()
+            if refused is not None:
+                raise refused
 
     def _retried(self, attempt: Callable[[], _Answer]) -> _Answer:
         waited = 0.0
@@ -231,7 +232,9 @@ class HubTransport:
                 asked = refused.retry_after
                 if refused.status not in _PASSING or (asked is None and failures + 1 >= _BLIND_TRIES):
                     raise
-                pause = max(pause, (asked or 0.0) * random.uniform(1.0, 1.1))  # noqa: S311 - as above
+                if asked is not None:
+                    # The hub's word counts, but a hub that says 0 is not hammered.
+                    pause = max(min(1.0, pause), asked * random.uniform(1.0, 1.1))  # noqa: S311 - as above
                 if waited + pause > self._wait_budget:
                     raise
             except (urllib3.exceptions.HTTPError, _BrokenOffError) as error:
@@ -277,7 +280,6 @@ def _storage_refused(response: urllib3.BaseHTTPResponse) -> HubRefused:
         403: "the presigned URL is refused; it may have expired, or a clock is wrong",
         404: "the mpack is gone",
     }
-    response.close()
     return HubRefused(
         response.status,
         f"storage-{response.status}",

@@ -120,7 +120,7 @@ def test_r37_waiting_has_an_end() -> None:
     clock = Clock()
     with scripted_server(BUSY) as server, pytest.raises(HubRefused, match="not yet"):
         transport(server, clock, wait_budget=30.0).post("fetch", {})
-    assert 20.0 < sum(clock.waits) <= 30.0
+    assert 26.0 < sum(clock.waits) <= 30.0
 
 
 def test_a_hub_that_asks_for_more_than_the_budget_is_not_waited_for() -> None:
@@ -151,7 +151,7 @@ def test_retry_after_zero_does_not_hammer() -> None:
     clock = Clock()
     with scripted_server(packed({}, 503, Retry_After="0")) as server, pytest.raises(HubRefused):
         transport(server, clock, wait_budget=10.0).get("refs")
-    assert len(clock.waits) < 10
+    assert len(clock.waits) < 30
     assert clock.waits[0] > 0.2
 
 
