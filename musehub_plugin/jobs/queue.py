@@ -75,16 +75,18 @@ def sweep(hub: Hub, db: Database) -> int:
 def rearm(hub: Hub, db: Database, repo_id: str) -> bool:
     """Put the index jobs that a fetch of a repo waits for on the queue again; say whether one of them has failed.
 
-    A job is put there at most once in `MUSEHUB_SWEEP_INTERVAL` seconds, however many clients wait.
+    A job is put there at most once in `MUSEHUB_SWEEP_INTERVAL` seconds, however many clients wait. It is done in a
+    unit of work of its own: a read must not commit what the host has half done.
     """
     unfinished = jobs.unfinished_index_jobs(db, repo_id)
-    due = jobs.take_due_jobs(
-        db, again_in=hub.settings.sweep_interval, only=[job.job_id for job in unfinished if job.state != jobs.FAILED]
-    )
-    db.commit()
-    for job in due:
-        request_index(hub, db, job.subject)
-    return any(job.state == jobs.FAILED for job in unfinished)
+    waiting = [job.job_id for job in unfinished if job.state != jobs.FAILED]
+    if waiting and db.may_write_apart:
+        with db.apart() as apart:
+            due = jobs.take_due_jobs(apart, again_in=hub.settings.sweep_interval, only=waiting)
+            apart.commit()
+            for job in due:
+                request_index(hub, apart, job.subject)
+    return len(waiting) < len(unfinished)
 
 
 def queue(hub: Hub) -> Queue:
