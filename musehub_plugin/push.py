@@ -49,7 +49,7 @@ def presign(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, s
     Raises:
         TooLarge: `size_bytes` exceeds `MUSEHUB_MAX_PUSH`.
     """
-    if mpacks.repo_holds_mpack(db, repo_id, mpack_id):
+    if _holds(db, repo_id, mpack_id):
         return None
     if size_bytes > hub.settings.max_push:
         raise TooLarge(
@@ -73,6 +73,14 @@ def presign(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, s
     )
     db.commit()
     return Ticket(upload, expires_at.isoformat(timespec="seconds"))
+
+
+def _holds(db: Database, repo_id: str, mpack_id: str) -> bool:
+    """Say whether the repo holds the mpack for good: one that could not be indexed is taken anew, should it come."""
+    if not mpacks.repo_holds_mpack(db, repo_id, mpack_id):
+        return False
+    job = jobs.find_job(db, jobs.index_job_id(mpack_id))
+    return job is None or job.state != jobs.FAILED
 
 
 @dataclass(frozen=True)
@@ -119,12 +127,20 @@ def unpack(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, ch
     nodes = commit_store.graph(db, repo_id)
     # Told early, so that a push that must fail costs little; told again under the lock.
     _check_branch(repos.branch_heads(db, repo_id), change, nodes, settled=False)
-    if mpacks.repo_holds_mpack(db, repo_id, mpack_id):
-        return db.transaction(lambda: _move_branch(db, repo_id, mpack_id, change))
+    if _holds(db, repo_id, mpack_id):
+        moved = db.transaction(lambda: _move_branch(db, repo_id, mpack_id, change))
+        if moved is not None:
+            return moved
     tickets = mpacks.ticket_keys(db, repo_id=repo_id, user_id=user_id, mpack_id=mpack_id)
     try:
         with _verified_copy(hub, tickets, mpack_id) as file:
             done = _store_pack(hub, db, repo_id, user_id, mpack_id, change, file, tickets)
+    except NotFound:
+        # The same push at once, such as a client's second try after it gave up waiting: the first used the upload up.
+        moved = db.transaction(lambda: _move_branch(db, repo_id, mpack_id, change))
+        if moved is None:
+            raise
+        return moved
     except Invalid:
         # Bytes that are wrong stay wrong: what was uploaded is of no more use.
         db.transaction(lambda: mpacks.drop_tickets(db, tickets))
@@ -198,8 +214,11 @@ def _delete_uploads(hub: Hub, tickets: Sequence[str]) -> None:
             logger.warning("an upload could not be removed: %s", error)
 
 
-def _move_branch(db: Database, repo_id: str, mpack_id: str, change: BranchUpdate) -> Unpacked:
+def _move_branch(db: Database, repo_id: str, mpack_id: str, change: BranchUpdate) -> Unpacked | None:
+    """Move a branch by an mpack that the repo holds; None where it does not hold it, or not any more."""
     locks.share_history(db)
+    if not mpacks.repo_holds_mpack(db, repo_id, mpack_id):
+        return None
     nodes = commit_store.graph(db, repo_id)
     _check_head(change, nodes)
     _settle_branch(db, repo_id, change, nodes)
@@ -290,7 +309,10 @@ def _verified_copy(hub: Hub, tickets: Sequence[str], mpack_id: str) -> Iterator[
             if size > hub.settings.max_push:
                 raise TooLarge("The uploaded mpack is too large here.", limit=hub.settings.max_push)
             digest.update(chunk)
-            copy.write(chunk)
+            try:
+                copy.write(chunk)
+            except OSError as error:
+                raise StorageUnavailable(f"there is no room for a copy of an upload: {error.strerror}") from error
         found = ids.from_digest(digest.digest())
         if found != mpack_id:
             raise Invalid(f"The uploaded bytes are {found}, not mpack_id {mpack_id}.", code="hash-mismatch")
