@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import IO
 
 from musehub_plugin import graph
-from musehub_plugin.blobs import BlobReader
-from musehub_plugin.errors import HistoryDamaged, NotFound
+from musehub_plugin.blobs import BlobReader, NotIndexed
+from musehub_plugin.errors import HistoryDamaged, NotFound, StorageUnavailable
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import from_digest
 from musehub_plugin.mpack import MPackWriter, PackSummary, solid_order
 from musehub_plugin.signals import reached, report_damage
 from musehub_plugin.storage.uploads import mpack_url, put_mpack_file
 from musehub_plugin.store import commits as commit_store
-from musehub_plugin.store import contents, fetch_packs
+from musehub_plugin.store import contents, fetch_packs, locks
 from musehub_plugin.store.session import Database
 
 # Packs up to this size are made in memory; larger ones go through a temporary file.
@@ -80,9 +80,14 @@ def fetch(hub: Hub, db: Database, repo_id: str, want: Sequence[str], have: Seque
         BlobReader(db, hub.storage, repo_id, retry_after=hub.settings.retry_after) as blobs,
         tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file,
     ):
-        summary, mpack_id = _write_mpack(file, db, repo_id, plan, blobs)
+        try:
+            summary, mpack_id = _write_mpack(file, db, repo_id, plan, blobs)
+        except (HistoryDamaged, NotIndexed):
+            _refuse_missing_wants(commit_store.graph(db, repo_id), want)
+            raise
         reached("fetch.packed")
         _keep_from_collection(db, mpack_id, summary.size_bytes)
+        reached("fetch.kept")
         file.seek(0)
         put_mpack_file(hub.storage, mpack_id, file)
     reached("fetch.stored")
@@ -108,7 +113,13 @@ def _keep_from_collection(db: Database, mpack_id: str, size_bytes: int) -> None:
     if not db.may_write_apart:
         return
     with db.apart() as apart:
-        apart.transaction(lambda: fetch_packs.use_fetch_pack(apart, mpack_id, size_bytes))
+
+        def work() -> None:
+            # A collection may be removing this very file, as a pushed mpack that nobody needs: wait for its end.
+            locks.share_history(apart)
+            fetch_packs.use_fetch_pack(apart, mpack_id, size_bytes)
+
+        apart.transaction(work)
 
 
 def plan_delta(db: Database, repo_id: str, want: Sequence[str], have: Sequence[str]) -> Plan | None:
@@ -123,9 +134,7 @@ def plan_delta(db: Database, repo_id: str, want: Sequence[str], have: Sequence[s
     def parents(commit_id: str) -> Sequence[str]:
         return nodes[commit_id].parent_ids
 
-    for position, commit_id in enumerate(want):
-        if commit_id not in nodes:
-            raise NotFound(f"want[{position}] is not a commit of this repo.", code="want-not-found")
+    _refuse_missing_wants(nodes, want)
     held = graph.reachable(nodes, parents, have)
     lacking = graph.reachable(nodes, parents, want) - held
     if not lacking:
@@ -136,6 +145,13 @@ def plan_delta(db: Database, repo_id: str, want: Sequence[str], have: Sequence[s
     held_snapshot_ids = {nodes[commit_id].snapshot_id for commit_id in held}
     object_ids = _lacking_objects(db, repo_id, snapshot_ids, held_snapshot_ids)
     return Plan(ordered, snapshot_ids, object_ids)
+
+
+def _refuse_missing_wants(nodes: Container[str], want: Sequence[str]) -> None:
+    """Raise where the repo does not hold a want: never did, or not any more since garbage was collected."""
+    for position, commit_id in enumerate(want):
+        if commit_id not in nodes:
+            raise NotFound(f"want[{position}] is not a commit of this repo.", code="want-not-found")
 
 
 def _refuse_holes(repo_id: str, ordered: Iterable[str], nodes: Mapping[str, commit_store.Node], have: set[str]) -> None:
@@ -175,7 +191,10 @@ class _HashingFile:
 
     def write(self, data: bytes) -> int:
         self.digest.update(data)
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            raise StorageUnavailable(f"there is no room to make an mpack: {error.strerror}") from error
 
 
 def _write_mpack(file: IO[bytes], db: Database, repo_id: str, plan: Plan, blobs: BlobReader) -> tuple[PackSummary, str]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgpack
 from sqlalchemy import select
 
+from musehub_plugin.errors import HistoryDamaged
 from musehub_plugin.ids import from_digest, to_digest
 from musehub_plugin.store.models import (
     DIGEST_SIZE,
@@ -59,6 +60,9 @@ def records(db: Database, repo_id: str, commit_ids: Iterable[str]) -> Iterator[d
         db: the unit of work.
         repo_id: the repo.
         commit_ids: which commits, in the order in which they are yielded.
+
+    Raises:
+        HistoryDamaged: the repo does not hold one of them.
     """
     ordered = list(commit_ids)
     # Batches in the caller's order, so that no more than one batch of records is held at a time.
@@ -80,7 +84,9 @@ def records(db: Database, repo_id: str, commit_ids: Iterable[str]) -> Iterator[d
         )
         found = {row.commit_id: row for row in rows}
         for commit_id in batch:
-            row = found[commit_id]
+            row = found.get(commit_id)
+            if row is None:
+                raise HistoryDamaged(f"repo {repo_id}: commit {commit_id} is not stored")
             record: dict[str, Any] = {
                 "commit_id": commit_id,
                 "parent_ids": row.parent_ids,
