@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 _BATCH = 5_000
 # Seconds before the next attempt, by the number of attempts made; the last one repeats.
 _BACKOFF = (1, 5, 30, 120, 300)
+# Seconds before the next attempt where object storage was away.
+_OUTAGE_WAIT = 5
 
 
 def index_mpack(hub: Hub, db: Database, mpack_id: str) -> int:
@@ -31,11 +33,19 @@ def index_mpack(hub: Hub, db: Database, mpack_id: str) -> int:
     Returns 0 where there is nothing to do: nobody pushed such an mpack, it is indexed, or another worker is at it.
     An outage of object storage leaves the job pending for a later attempt, however many there were. An mpack that is
     missing or unreadable is tried again too, since storage may answer wrongly for a while, but after
-    `MUSEHUB_JOB_ATTEMPTS` attempts the job is `failed`, with the reason in its row.
+    `MUSEHUB_JOB_ATTEMPTS` attempts the job is `failed`, with the reason in its row; so it is after as many attempts
+    that did not end, since an mpack that kills its worker would kill one after the other.
     """
     job_id = jobs.index_job_id(mpack_id)
     if not jobs.claim_job(db, job_id, hub.settings.job_lease):
         db.rollback()
+        return 0
+    job = jobs.find_job(db, job_id)
+    if job is not None and job.attempts > hub.settings.job_attempts:
+        reason = f"{job.attempts - 1} attempts did not end: the worker died or ran out of time"
+        logger.error("job %s failed: %s", job_id, reason)
+        jobs.settle_job(db, job_id, jobs.FAILED, error=reason, counts=False)
+        db.commit()
         return 0
     db.commit()
     reached("index.claimed")
@@ -81,9 +91,14 @@ def index_entries(reader: MPackReader) -> Iterator[contents.IndexEntry]:
 
 
 def _try_later(hub: Hub, db: Database, job_id: str, reason: str, *, may_fail: bool) -> None:
+    if not may_fail:
+        logger.warning("job %s: %s; next attempt in %d s", job_id, reason, _OUTAGE_WAIT)
+        jobs.settle_job(db, job_id, jobs.PENDING, error=reason, retry_in=_OUTAGE_WAIT, counts=False)
+        db.commit()
+        return
     job = jobs.find_job(db, job_id)
     attempts = 1 if job is None else job.attempts
-    if may_fail and attempts >= hub.settings.job_attempts:
+    if attempts >= hub.settings.job_attempts:
         logger.error("job %s failed after %d attempts: %s", job_id, attempts, reason)
         jobs.settle_job(db, job_id, jobs.FAILED, error=reason)
     else:

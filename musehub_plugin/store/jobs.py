@@ -59,7 +59,19 @@ def add_job(db: Database, job_id: str, kind: str, subject: str, *, state: str = 
         subject: what it is about, such as an mpack's id.
         state: `pending`, or `done` for work that this very transaction does.
     """
-    db.insert_new(MusehubJob, [{"job_id": job_id, "kind": kind, "subject": subject, "state": state}])
+    # One by one, for the database's clock: a host whose own is ahead would put the job off for as long.
+    db.insert_one(
+        MusehubJob,
+        {
+            "job_id": job_id,
+            "kind": kind,
+            "subject": subject,
+            "state": state,
+            "not_before": db.now(),
+            "created_at": db.now(),
+            "updated_at": db.now(),
+        },
+    )
     # The same work asked for again is a new chance for one that had been given up.
     db.change(
         update(MusehubJob)
@@ -93,7 +105,9 @@ def claim_job(db: Database, job_id: str, lease_seconds: int) -> bool:
     )
 
 
-def settle_job(db: Database, job_id: str, state: str, *, error: str | None = None, retry_in: int = 0) -> None:
+def settle_job(
+    db: Database, job_id: str, state: str, *, error: str | None = None, retry_in: int = 0, counts: bool = True
+) -> None:
     """Record how an attempt ended.
 
     Args:
@@ -102,11 +116,19 @@ def settle_job(db: Database, job_id: str, state: str, *, error: str | None = Non
         state: `done`, `failed`, or `pending` for another attempt.
         error: what went wrong.
         retry_in: seconds before another attempt.
+        counts: whether the attempt says something about the job, which it does not where a server was away.
     """
     db.change(
         update(MusehubJob)
         .where(MusehubJob.job_id == job_id)
-        .values(state=state, error=error, lease_until=None, not_before=db.now(retry_in), updated_at=db.now())
+        .values(
+            state=state,
+            attempts=MusehubJob.attempts - (0 if counts else 1),
+            error=error,
+            lease_until=None,
+            not_before=db.now(retry_in),
+            updated_at=db.now(),
+        )
         .execution_options(synchronize_session=False)
     )
 
