@@ -21,6 +21,8 @@ from musehub_plugin.store.session import Database
 
 # Rows may hold whole contents, so few are asked for at once.
 _BATCH = 256
+# Seconds to wait where a blob is not where it should be: no client shall ask in a tight loop for what may stay lost.
+_DAMAGED_RETRY_AFTER = 30
 # Each open mpack holds a few decompressed frames of up to 16 MiB.
 _OPEN_MPACKS = 4
 
@@ -29,6 +31,12 @@ class NotIndexed(Unavailable):
     """A blob that an answer needs is nowhere to be found yet: what was pushed last is still being indexed."""
 
     code = "not-indexed"
+
+
+class BlobDamaged(NotIndexed):
+    """A blob that an answer needs is in none of the places that are on record, or is wrong there."""
+
+    code = "blob-damaged"
 
 
 class BlobReader:
@@ -63,7 +71,8 @@ class BlobReader:
         """Yield `(object_id, content)` in the order given.
 
         Raises:
-            NotIndexed: a blob is nowhere to be found, such as one whose mpack is not indexed yet.
+            NotIndexed: a blob has no place on record, such as one whose mpack is not indexed yet.
+            BlobDamaged: it has, and is not there, or other bytes are.
             StorageUnavailable: a blob could not be found, and a place where it may be did not answer.
         """
         for start in range(0, len(object_ids), _BATCH):
@@ -99,6 +108,12 @@ class BlobReader:
             report_damage("blob-wrong", object_id, "the stored blob does not hash to its id")
         if outage is not None:
             raise outage
+        if content is not None or source.content_cache is not None or source.locations:
+            # To be asked again all the same: a store may answer wrongly for a while.
+            raise BlobDamaged(
+                "What this repo holds cannot be read at the moment. The operator can find out why.",
+                retry_after=max(self._retry_after, _DAMAGED_RETRY_AFTER),
+            )
         raise self._not_indexed()
 
     def _from_mpack(self, object_id: str, location: contents.Location) -> bytes | None:
