@@ -10,18 +10,26 @@ excludes all others.
 
 from __future__ import annotations
 
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, select, update
 
 from musehub_plugin.store.models import MusehubJob
 from musehub_plugin.store.session import Database
 
 # Advisory locks are numbers that all of a database's users share; this one is arbitrary and the plugin's own.
 _HISTORY = 0x6D757365_68697374
+# A push waits so long for another one's lock, then it fails and may be tried again: a web worker is freed where the
+# other one's object storage hangs.
+_PATIENCE = "10s"
 
 
 def share_history(db: Database) -> None:
-    """Keep everything from being collected until this transaction ends."""
+    """Keep everything from being collected until this transaction ends.
+
+    From here on it waits ten seconds at most for any lock, unless the host has set a `lock_timeout` of its own.
+    """
     if db.dialect == "postgresql":
+        current = func.current_setting("lock_timeout")
+        db.execute(select(func.set_config("lock_timeout", case((current == "0", _PATIENCE), else_=current), True)))
         db.execute(select(func.pg_advisory_xact_lock_shared(_HISTORY)))
     else:
         _begin_writing(db)
