@@ -13,6 +13,7 @@ from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.hub import Hub
 from musehub_plugin.storage.base import Pings, ServedByPlugin
 from musehub_plugin.store import migrate
+from musehub_plugin.store.session import sqlite_journal_mode
 
 _TIMEOUT = 3
 
@@ -46,6 +47,15 @@ def _database(hub: Hub) -> Iterator[Finding]:
         yield Finding("database", "wrong", f"tables at {current}, newest is {head}: run flask musehub db upgrade")
     else:
         yield Finding("database", "ok", f"{engine.dialect.name}, tables at {current}")
+    if engine.dialect.name == "sqlite":
+        if sqlite_journal_mode(engine) == "delete":
+            yield Finding("database", "warning", "SQLite's readers wait for writers: set PRAGMA journal_mode = WAL")
+    elif not getattr(engine.pool, "_pre_ping", False):
+        yield Finding(
+            "database",
+            "warning",
+            "requests fail when the server has closed a connection: set SQLALCHEMY_ENGINE_OPTIONS pool_pre_ping",
+        )
 
 
 def _storage(hub: Hub) -> Iterator[Finding]:
@@ -75,9 +85,7 @@ def _queue(hub: Hub) -> Iterator[Finding]:
         yield Finding("queue", "ok", "none: jobs run in the web process (MUSEHUB_REDIS_URL is not set)")
         return
     try:
-        with Redis.from_url(
-            hub.settings.redis_url, socket_connect_timeout=_TIMEOUT, socket_timeout=_TIMEOUT
-        ) as redis:
+        with Redis.from_url(hub.settings.redis_url, socket_connect_timeout=_TIMEOUT, socket_timeout=_TIMEOUT) as redis:
             policy = redis.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
             workers = redis.scard("rq:workers")
     except RedisError as error:
@@ -96,5 +104,3 @@ def _hooks(hub: Hub) -> Iterator[Finding]:
         yield Finding("hooks", "warning", "no identity_loader: every caller is anonymous, nobody can push")
     else:
         yield Finding("hooks", "ok", "identity_loader is set")
-
-

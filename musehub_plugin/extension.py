@@ -23,7 +23,7 @@ from musehub_plugin.metrics import count_signals
 from musehub_plugin.storage import FileStorage, UrlSigner, make_storage
 from musehub_plugin.store.host_migrations import protect_from_autogenerate
 from musehub_plugin.store.repos import find_repo
-from musehub_plugin.store.session import Database
+from musehub_plugin.store.session import Database, make_sqlite_patient
 from musehub_plugin.web.blueprint import BLUEPRINT_NAME, make_blueprint
 from musehub_plugin.web.ops import make_ops_blueprint
 from musehub_plugin.web.storage_routes import STORAGE_BLUEPRINT_NAME, make_storage_blueprint
@@ -146,8 +146,13 @@ def _default_storage(app: Flask) -> str:
 def _own_database(app: Flask) -> SQLAlchemy:
     if not app.config.get("SQLALCHEMY_DATABASE_URI") and not app.config.get("SQLALCHEMY_BINDS"):
         app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite:///musehub.db"
+    # A connection that a restarted server has closed is replaced, not answered with an error.
+    app.config.setdefault("SQLALCHEMY_ENGINE_OPTIONS", {}).setdefault("pool_pre_ping", True)
     database = SQLAlchemy()
     database.init_app(app)
+    with app.app_context():
+        for engine in database.engines.values():
+            make_sqlite_patient(engine)
     return database
 
 

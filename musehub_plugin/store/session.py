@@ -8,13 +8,26 @@ leaves existing rows alone in dialects of their own.
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import ColumnElement, CursorResult, Executable, Result, Table, func, literal
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    Engine,
+    Executable,
+    Result,
+    Table,
+    create_engine,
+    event,
+    func,
+    literal,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session
@@ -107,7 +120,10 @@ class Database:
     @contextmanager
     def apart(self) -> Iterator[Database]:
         """Give a unit of work of its own on the same database, for what must be kept whatever the request ends in."""
-        with Session(self.session.get_bind(**_ROUTE)) as session:
+        bind = self.session.get_bind(**_ROUTE)
+        if isinstance(bind, Engine) and self.dialect == "postgresql":
+            bind = _engine_apart(bind)
+        with Session(bind) as session:
             yield Database(session)
 
     @property
@@ -149,6 +165,47 @@ class Database:
     def rollback(self) -> None:
         """Undo the unit of work."""
         self.session.rollback()
+
+
+_engines_apart: WeakKeyDictionary[Engine, Engine] = WeakKeyDictionary()
+_engines_lock = threading.Lock()
+
+
+def _engine_apart(engine: Engine) -> Engine:
+    """Return an engine on the same database with a pool of its own.
+
+    A request that holds one connection of a pool and waits for a second one waits for ever where all of the pool's
+    connections are held by its likes; with a pool of one, always.
+    """
+    with _engines_lock:
+        if engine not in _engines_apart:
+            _engines_apart[engine] = create_engine(engine.url, pool=engine.pool.recreate())
+        return _engines_apart[engine]
+
+
+def make_sqlite_patient(engine: Engine) -> None:
+    """Have SQLite's readers and writers not wait for each other, and writers wait in line for half a minute.
+
+    A write-ahead log is a property of the database file; how long to wait is one of each connection. Nothing is done
+    for other databases.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+
+    def prepare(connection: Any, _: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA busy_timeout = 30000")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.close()
+
+    event.listen(engine, "connect", prepare)
+
+
+def sqlite_journal_mode(engine: Engine) -> str:
+    """Return `delete`, `wal`, `memory` or another of SQLite's journal modes."""
+    with engine.connect() as connection:
+        return str(connection.exec_driver_sql("PRAGMA journal_mode").scalar())
 
 
 def batches(items: Iterable[str], size: int = ID_BATCH) -> Iterator[list[str]]:
