@@ -18,7 +18,7 @@ from musehub_plugin.hub import Hub
 from musehub_plugin.index import index_entries
 from musehub_plugin.mpack import MPackError, MPackReader
 from musehub_plugin.storage.uploads import open_mpack
-from musehub_plugin.store import contents, garbage, inventory
+from musehub_plugin.store import contents, garbage, inventory, jobs
 from musehub_plugin.store.session import Database
 
 _CHUNK = 1 << 20
@@ -32,8 +32,8 @@ class Problem:
     """Something that is not as it should be.
 
     Attributes:
-        kind: `mpack-missing`, `mpack-damaged`, `index-wrong`, `commit-damaged`, `parent-missing`, `snapshot-missing`,
-            `snapshot-damaged`, `blob-missing` or `storage-away`.
+        kind: `mpack-missing`, `mpack-damaged`, `index-failed`, `index-wrong`, `commit-damaged`, `parent-missing`,
+            `snapshot-missing`, `snapshot-damaged`, `blob-missing` or `storage-away`.
         subject: the id of what is wrong.
         says: one sentence for the operator.
         repaired: whether it was repaired.
@@ -117,7 +117,12 @@ class _Scrub:
             return
         if reason is not None:
             kind, says = reason
-            self._found(kind, mpack_id, says, repaired=self._repair and self._drop_false_locations(mpack_id))
+            repaired = self._repair and self._drop_false_locations(mpack_id)
+            if self._repair and not repaired:
+                # From now on whoever pushes it again is asked for the bytes.
+                inventory.fail_index_job(self._db, mpack_id, says)
+                self._db.commit()
+            self._found(kind, mpack_id, says, repaired=repaired)
 
     def _read_mpack(self, mpack_id: str) -> tuple[str, str] | None:
         file = open_mpack(self._hub.storage, mpack_id)
@@ -138,7 +143,13 @@ class _Scrub:
         return None
 
     def _index(self, mpack_id: str, places: dict[str, contents.IndexEntry]) -> None:
-        if inventory.is_waiting_for_index(self._db, mpack_id):
+        job = jobs.find_job(self._db, jobs.index_job_id(mpack_id))
+        if job is not None and job.state == jobs.FAILED:
+            # What it failed over is gone: the bytes are good.
+            if self._repair:
+                jobs.add_job(self._db, job.job_id, job.kind, mpack_id, state=jobs.DONE)
+            self._found("index-failed", mpack_id, f"it was not indexed: {job.error}", repaired=self._repair)
+        elif job is not None and job.state != jobs.DONE:
             return
         rows = inventory.index_rows(self._db, mpack_id)
         # A blob that nobody holds any more has lost its index row to garbage collection.

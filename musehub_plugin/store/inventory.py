@@ -8,11 +8,10 @@ from typing import NamedTuple
 from sqlalchemy import delete, select
 
 from musehub_plugin.store.contents import IndexEntry
-from musehub_plugin.store.jobs import DONE, index_job_id
+from musehub_plugin.store.jobs import FAILED, INDEX, add_job, index_job_id, settle_job
 from musehub_plugin.store.models import (
     MusehubCommit,
     MusehubCommitRef,
-    MusehubJob,
     MusehubMPack,
     MusehubMPackIndex,
     MusehubMPackRef,
@@ -41,10 +40,10 @@ def mpacks(db: Database, repo_id: str | None, after: str) -> Iterator[str]:
         after = page[-1]
 
 
-def is_waiting_for_index(db: Database, mpack_id: str) -> bool:
-    """Say whether an mpack's index job is not done."""
-    state = db.execute(select(MusehubJob.state).where(MusehubJob.job_id == index_job_id(mpack_id))).scalar()
-    return state is not None and state != DONE
+def fail_index_job(db: Database, mpack_id: str, reason: str) -> None:
+    """Record that an mpack's index is of no use, since its bytes are not what they were."""
+    add_job(db, index_job_id(mpack_id), INDEX, mpack_id)
+    settle_job(db, index_job_id(mpack_id), FAILED, error=reason)
 
 
 def index_rows(db: Database, mpack_id: str) -> dict[str, IndexEntry]:
