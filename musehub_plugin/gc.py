@@ -144,11 +144,15 @@ class _Collection:
 
     def _deleted_repo(self, repo_id: str) -> None:
         self._say(f"deleted repo {repo_id}")
+        state = garbage.repo_state(self._db, repo_id)
         nodes = commit_store.graph(self._db, repo_id)
         let = self._plan(repo_id, nodes, set(nodes), set())
-        if self._dry_run or self._let_go(repo_id, let, after=partial(garbage.forget_repo, self._db, repo_id)):
+        if self._dry_run or self._let_go(repo_id, let, state, after=partial(garbage.forget_repo, self._db, repo_id)):
             self._count(let)
             self._done.repos += 1
+        else:
+            # A push that had begun before the repo was deleted.
+            self._done.busy_repos += 1
 
     def _unreachable(self, repo_id: str) -> None:
         self._say(f"repo {repo_id}")
@@ -171,6 +175,7 @@ class _Collection:
             if not commit_ids:
                 return
             let = self._plan(repo_id, nodes, commit_ids, kept)
+            reached("gc.planned")
             if self._dry_run or self._let_go(repo_id, let, state):
                 self._count(let)
                 return
@@ -194,11 +199,11 @@ class _Collection:
         self,
         repo_id: str,
         let: garbage.Let,
-        state: garbage.RepoState | None = None,
+        state: garbage.RepoState,
         after: Callable[[], None] = lambda: None,
     ) -> bool:
         def work() -> bool:
-            if state is not None and garbage.repo_state(self._db, repo_id) != state:
+            if garbage.repo_state(self._db, repo_id) != state:
                 return False
             garbage.let_go(self._db, repo_id, let)
             after()
@@ -233,18 +238,22 @@ class _Collection:
         """Run `work` in a transaction that pushes wait for; what it says, or False where pushes were in the way."""
 
         def locked() -> bool:
-            done = locks.own_history(self._db) and work()
+            owned = locks.own_history(self._db)
+            reached("gc.locked")
+            done = owned and work()
             reached("gc.removed")
             return done
 
         self._db.rollback()
         try:
-            return self._db.transaction(locked)
+            done = self._db.transaction(locked)
         except StorageUnavailable as error:
             # The rows are as they were; the next collection tries again.
             logger.warning("gc: a file was left for the next time: %s", error)
             self._done.kept_files += 1
             return False
+        reached("gc.committed")
+        return done
 
     def _count(self, let: garbage.Let) -> None:
         self._done.commits += len(let.commit_ids)
