@@ -45,6 +45,9 @@ CHALLENGE: Final = 'Bearer realm="musehub"'
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _ENVIRON_KEY: Final = "musehub.request_id"
 _KEPT_HEADERS: Final = ("Allow", "Retry-After")
+# Neither is an OperationalError: read_only_sql_transaction, which a standby answers until it is promoted, and
+# idle_in_transaction_session_timeout.
+_DATABASE_AWAY: Final = frozenset({"25006", "25P03"})
 _CODES: Final = {
     int(kind.status): kind.code
     for kind in (Unauthenticated, Forbidden, NotFound, TooLarge, UnsupportedMediaType, Invalid, Unavailable)
@@ -125,7 +128,9 @@ def register(blueprint: Blueprint, retry_after: Callable[[], int] = lambda: 2) -
         return unavailable("storage")
 
     def any_error(error: Exception) -> Response:
-        if isinstance(error, DBAPIError) and error.connection_invalidated:
+        if isinstance(error, DBAPIError) and (
+            error.connection_invalidated or getattr(error.orig, "pgcode", None) in _DATABASE_AWAY
+        ):
             return database_error(error)
         logger.error("Request %s failed.", request_id(), exc_info=error)
         # Flask sends this for exceptions that nobody handles; error trackers listen to it.
