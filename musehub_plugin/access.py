@@ -19,6 +19,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+from uuid import UUID
 
 from musehub_plugin.errors import Forbidden, RepoNotFound, Unauthenticated
 
@@ -46,7 +47,7 @@ class Identity:
         is_admin: for the host's own access policy; the default policy gives it no meaning.
 
     Raises:
-        TypeError: `user_id` is no `str`. An `int` would never equal the text in `owner_user_id`, and the
+        TypeError: `user_id` is no `str`. An `int` would never equal the text of an `owner_user_id`, and the
             owner would be locked out without a word.
         ValueError: `user_id` is empty.
     """
@@ -69,6 +70,28 @@ class InvalidCredentials(Exception):
     """
 
 
+HostId = str | int | UUID
+"""An id in a host's own tables; the plugin knows it by its text."""
+
+MAX_HOST_ID = 64
+"""Characters of a repo's id: what the columns hold."""
+
+
+def text_id(value: object) -> str:
+    """Return the text of a host's id: hosts number their rows, or give them UUIDs.
+
+    Raises:
+        TypeError: `value` is neither text, a whole number nor a UUID.
+        ValueError: its text is empty or too long.
+    """
+    if isinstance(value, bool) or not isinstance(value, HostId):
+        raise TypeError(f"an id must be a str, an int or a UUID, not {type(value).__name__}")
+    text = str(value)
+    if not 0 < len(text) <= MAX_HOST_ID:
+        raise ValueError(f"an id must have 1 to {MAX_HOST_ID} characters, not {len(text)}")
+    return text
+
+
 class Repo(Protocol):
     """What the plugin reads of a repo, its own model or a host's object.
 
@@ -76,8 +99,8 @@ class Repo(Protocol):
     """
 
     @property
-    def repo_id(self) -> str:
-        """The id that every `...Ref` row carries."""
+    def repo_id(self) -> HostId:
+        """The id whose text every `...Ref` row carries, at most 64 characters."""
         ...
 
     @property
@@ -96,8 +119,8 @@ class Repo(Protocol):
         ...
 
     @property
-    def owner_user_id(self) -> str:
-        """The `Identity.user_id` of the owner."""
+    def owner_user_id(self) -> HostId | None:
+        """The `Identity.user_id` of the owner; None: nobody's."""
         ...
 
 
@@ -124,7 +147,8 @@ def default_policy(identity: Identity | None, action: Action, repo: Repo) -> boo
     """Allow reading a public repo to all, and everything to the repo's owner."""
     if action == "read" and repo.visibility == PUBLIC:
         return True
-    return identity is not None and identity.user_id == repo.owner_user_id
+    owner = repo.owner_user_id
+    return identity is not None and owner is not None and identity.user_id == str(owner)
 
 
 def is_possible_name(name: str) -> bool:

@@ -68,7 +68,8 @@ class MuseHub:
         """Register the hook that finds a repo in the host's own tables.
 
         `load(owner, slug)` returns anything with `repo_id`, `owner`, `slug`, `visibility` and `owner_user_id` (and,
-        where it is not "main", `default_branch`), or None. Without a hook the plugin's own table is asked.
+        where it is not "main", `default_branch`), or None. Ids may be text, whole numbers or UUIDs: rows carry their
+        text. Without a hook the plugin's own table is asked.
         """
         self._hooks.load_repo = load
         return load

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from musehub_plugin import graph
-from musehub_plugin.access import Repo
+from musehub_plugin.access import Repo, text_id
 from musehub_plugin.errors import NotFound
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import repos
@@ -31,7 +31,8 @@ class Refs:
 def refs(db: Database, repo: Repo) -> Refs:
     """Return the branches of a repo that the caller may read."""
     default_branch = getattr(repo, "default_branch", None) or "main"
-    return Refs(repo.repo_id, default_branch, repos.branch_heads(db, repo.repo_id), list(CAPABILITIES))
+    repo_id = text_id(repo.repo_id)
+    return Refs(repo_id, default_branch, repos.branch_heads(db, repo_id), list(CAPABILITIES))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import request
 
-from musehub_plugin.access import Action, Identity
+from musehub_plugin.access import Action, Identity, text_id
 from musehub_plugin.errors import HubError
 from musehub_plugin.hub import Hub, current_hub
 from musehub_plugin.store.session import Database
@@ -17,12 +17,18 @@ from musehub_plugin.web.fields import Schema
 
 @dataclass(frozen=True)
 class Call:
-    """A request that was let in."""
+    """A request that was let in.
+
+    Args:
+        repo: what the host's loader or the plugin's own gave; hooks and signals get it as it is.
+        repo_id: the text of its id, which is what rows carry.
+    """
 
     hub: Hub
     db: Database
     identity: Identity | None
     repo: Any
+    repo_id: str
     fields: dict[str, Any]
 
 
@@ -54,4 +60,4 @@ def enter(owner: str, slug: str, action: Action, schema: Schema | None = None) -
     if body_refusal is not None:
         raise body_refusal
     fields = {} if schema is None else decode_body(body, request.headers.get("Content-Type"), schema)
-    return Call(hub, hub.database(), identity, repo, fields)
+    return Call(hub, hub.database(), identity, repo, text_id(repo.repo_id), fields)

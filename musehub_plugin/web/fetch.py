@@ -26,9 +26,9 @@ def post_fetch(owner: str, slug: str) -> Response:
     schema = fetch_schema(max_wants=settings.max_wants, max_haves=settings.max_haves)
     call = enter(owner, slug, "read", schema)
     try:
-        answer = fetch(call.hub, call.db, call.repo.repo_id, call.fields["want"], call.fields["have"])
+        answer = fetch(call.hub, call.db, call.repo_id, call.fields["want"], call.fields["have"])
     except NotIndexed:
-        if rearm(call.hub, call.db, call.repo.repo_id):
+        if rearm(call.hub, call.db, call.repo_id):
             raise Unavailable(
                 "A pushed mpack of this repo could not be indexed. The operator has to look at it.",
                 code="index-failed",

@@ -27,7 +27,7 @@ def post_presign(owner: str, slug: str) -> Response:
     ticket = presign(
         call.hub,
         call.db,
-        call.repo.repo_id,
+        call.repo_id,
         _pusher(call).user_id,
         call.fields["mpack_id"],
         call.fields["size_bytes"],
@@ -54,7 +54,7 @@ def post_unpack(owner: str, slug: str) -> Response:
         expected_head=call.fields["expected_head"],
         force=call.fields["force"],
     )
-    done = unpack(call.hub, call.db, call.repo.repo_id, _pusher(call).user_id, mpack_id, change)
+    done = unpack(call.hub, call.db, call.repo_id, _pusher(call).user_id, mpack_id, change)
     job_id = index_job_id(mpack_id) if done.indexed else request_index(call.hub, call.db, mpack_id)
     pushed.send(
         current_app_object(),
