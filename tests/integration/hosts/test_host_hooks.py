@@ -159,7 +159,7 @@ def test_a_policy_that_gives_a_collaborator_the_right_to_write(
     assert Caller(app, "carol").refs("alice/songs").status_code == 404
 
 
-class User(UserMixin):
+class User(UserMixin):  # type: ignore[misc]  # Flask-Login has no types
     """An account of the host, whose id is a number."""
 
     def __init__(self, number: int) -> None:
@@ -171,7 +171,7 @@ def test_a_user_who_logged_in_by_flask_login_may_push(tmp_path: Path, closing: C
     app = new_host(tmp_path)
     logins = LoginManager(app)
 
-    @logins.user_loader
+    @logins.user_loader  # type: ignore[untyped-decorator]  # Flask-Login has no types
     def load_user(user_id: str) -> User:
         return User(int(user_id))
 
