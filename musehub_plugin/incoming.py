@@ -15,7 +15,7 @@ from musehub_plugin import graph
 from musehub_plugin.config import Settings
 from musehub_plugin.errors import Invalid
 from musehub_plugin.mpack import FalseIdError, Limits, MPackError, MPackReader, verify
-from musehub_plugin.mpack.paths import clashing_path, unsafe_path
+from musehub_plugin.names import clashing_path, unsafe_path
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import contents
 from musehub_plugin.store.session import Database

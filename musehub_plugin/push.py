@@ -20,7 +20,7 @@ from musehub_plugin.errors import Conflict, Invalid, NotFound, StorageUnavailabl
 from musehub_plugin.hub import Hub
 from musehub_plugin.incoming import IncomingPack
 from musehub_plugin.index import index_entries
-from musehub_plugin.refs import bad_branch_name
+from musehub_plugin.names import bad_branch_name
 from musehub_plugin.signals import reached
 from musehub_plugin.storage.base import PresignedUpload
 from musehub_plugin.storage.uploads import delete_upload, open_upload, presign_upload, put_mpack_file

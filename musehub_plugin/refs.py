@@ -15,8 +15,6 @@ from musehub_plugin.store.session import Database
 # What the server offers beyond the contract's section 2; empty until there is something.
 CAPABILITIES: tuple[str, ...] = ()
 
-MAX_BRANCH_BYTES = 255
-
 
 @dataclass(frozen=True)
 class Refs:
@@ -77,29 +75,3 @@ def negotiate(db: Database, repo_id: str, want: Sequence[str], have: Sequence[st
     common = sorted(acknowledged & wanted)
     common_base = max(common, key=lambda commit_id: generation[commit_id], default=None)
     return Negotiation(ack, common_base, reaches_ack.issuperset(want))
-
-
-def bad_branch_name(name: str) -> str | None:
-    """Return why `name` cannot be a branch, or None where it can: what `git check-ref-format --branch` refuses.
-
-    Source: git-check-ref-format(1), and `--branch`, which refuses `HEAD` and a leading dash as well. One limit is our
-    own: at most 255 bytes of UTF-8.
-    """
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        return "is not valid Unicode"
-    if not name:
-        return "is empty"
-    if size > MAX_BRANCH_BYTES:
-        return f"is longer than {MAX_BRANCH_BYTES} bytes"
-    if name == "HEAD" or name[0] == "-":
-        return "is HEAD or begins with a dash"
-    if any(ord(character) < 0x20 or character in "\x7f ~^:?*[\\" for character in name):
-        return "holds a control character, a space or one of ~^:?*[\\"
-    if ".." in name or "@{" in name or name[-1] == ".":
-        return "holds '..' or '@{', or ends with a dot"
-    for part in name.split("/"):
-        if not part or part[0] == "." or part.endswith(".lock"):
-            return "has a part that is empty, begins with a dot or ends with '.lock'"
-    return None

@@ -16,7 +16,7 @@ from pathlib import Path
 from musehub_plugin import ids
 from musehub_plugin.client.errors import WorkdirError
 from musehub_plugin.client.workdir import Workdir
-from musehub_plugin.mpack.paths import unsafe_manifest
+from musehub_plugin.names import unsafe_manifest
 
 
 @dataclass

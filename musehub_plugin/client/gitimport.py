@@ -32,11 +32,10 @@ from musehub_plugin import ids
 from musehub_plugin.client.errors import GitImportError
 from musehub_plugin.client.gitlog import CHUNK, MAX_NAMES_AT_ONCE, GitBlobs, GitCommit, GitRef, GitRepository
 from musehub_plugin.client.manifest import ManifestRows
-from musehub_plugin.client.names import bad_branch_name
 from musehub_plugin.client.record import new_record
 from musehub_plugin.client.transport import Progress
 from musehub_plugin.client.workdir import Workdir
-from musehub_plugin.mpack.paths import unsafe_path
+from musehub_plugin.names import bad_branch_name, unsafe_path
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DELETED: Final = b"000000"

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from musehub_plugin import ids
 from musehub_plugin.client.errors import HubUnreachable
-from musehub_plugin.client.names import bad_branch_name
 from musehub_plugin.client.transport import HubTransport
+from musehub_plugin.names import bad_branch_name
 
 MAX_WANTS: Final = 1_000
 MAX_HAVES: Final = 100_000

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from musehub_plugin.client.errors import WorkdirError
-from musehub_plugin.client.names import bad_remote_name
 from musehub_plugin.client.workdir import Workdir
+from musehub_plugin.names import bad_remote_name
 
 _HEADER = re.compile(r"\s*\[")
 

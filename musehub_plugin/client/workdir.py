@@ -18,7 +18,7 @@ from pathlib import Path
 from musehub_plugin import ids
 from musehub_plugin.client.entities import EntityFiles, hex_of
 from musehub_plugin.client.errors import WorkdirError
-from musehub_plugin.client.names import bad_branch_name, bad_remote_name
+from musehub_plugin.names import bad_branch_name, bad_remote_name
 
 MUSE = ".muse"
 SCHEMA_VERSION = "0.1.5"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musehub_plugin.refs import bad_branch_name
+from musehub_plugin.names import bad_branch_name
 
 PIECES = (
     *("a", "B", "7", "é", "名", "-", "_", ".", "..", "/", "//", "@", "@{", "{", "}", "~", "^", ":", "?", "*", "["),

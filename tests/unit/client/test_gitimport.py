@@ -9,7 +9,7 @@ import pytest
 from musehub_plugin import ids
 from musehub_plugin.client import GitImportError, Workdir, import_git, verify
 from musehub_plugin.client.gitimport import muse_date, muse_path
-from musehub_plugin.mpack.paths import unsafe_path
+from musehub_plugin.names import unsafe_path
 from tests.unit.client.git_histories import EXECUTABLE, SUBMODULE, SYMLINK, GitHistory
 
 

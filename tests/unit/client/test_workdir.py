@@ -11,8 +11,8 @@ import pytest
 from musehub_plugin import ids
 from musehub_plugin.client import Workdir, WorkdirError, remotes, set_remote
 from musehub_plugin.client.manifest import ManifestRows
-from musehub_plugin.client.names import bad_branch_name
 from musehub_plugin.client.record import new_record
+from musehub_plugin.names import bad_branch_name
 
 DATE = "2026-01-02T03:04:05.000006+00:00"
 SOME = ids.fake_id("some")

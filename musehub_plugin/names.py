@@ -1,4 +1,4 @@
-"""Which manifest paths every client can restore safely.
+"""Names that come from strangers and become file names: manifest paths, branches, remotes.
 
 A manifest comes from a stranger and ends as files on somebody's disk, so a path that would leave the working tree,
 overwrite the client's own `.muse` folder, or cannot be told apart from another one once it is split is refused at the
@@ -15,9 +15,13 @@ hold them says so at checkout.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 MAX_PATH_BYTES = 4_096
+MAX_BRANCH_BYTES = 255
+
+_REMOTE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 def unsafe_path(path: str) -> str | None:
@@ -79,4 +83,37 @@ def clashing_path(paths: Collection[str]) -> tuple[str, str] | None:
     for path in paths:
         if path in folders:
             return path, "is a file and a folder of another path"
+    return None
+
+
+def bad_branch_name(name: str) -> str | None:
+    """Return why `name` cannot be a branch, or None where it can: what `git check-ref-format --branch` refuses.
+
+    Source: git-check-ref-format(1), and `--branch`, which refuses `HEAD` and a leading dash as well. One limit is our
+    own: at most 255 bytes of UTF-8.
+    """
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "is not valid Unicode"
+    if not name:
+        return "is empty"
+    if size > MAX_BRANCH_BYTES:
+        return f"is longer than {MAX_BRANCH_BYTES} bytes"
+    if name == "HEAD" or name[0] == "-":
+        return "is HEAD or begins with a dash"
+    if any(ord(character) < 0x20 or character in "\x7f ~^:?*[\\" for character in name):
+        return "holds a control character, a space or one of ~^:?*[\\"
+    if ".." in name or "@{" in name or name[-1] == ".":
+        return "holds '..' or '@{', or ends with a dot"
+    for part in name.split("/"):
+        if not part or part[0] == "." or part.endswith(".lock"):
+            return "has a part that is empty, begins with a dot or ends with '.lock'"
+    return None
+
+
+def bad_remote_name(name: str) -> str | None:
+    """Return why `name` cannot name a remote, or None where it can."""
+    if _REMOTE.fullmatch(name) is None:
+        return "must be 1 to 100 letters, digits, '.', '_' or '-', and start with a letter, a digit or '_'"
     return None
