@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -345,13 +346,16 @@ def test_s15_a_pushed_mpack_that_holds_more_than_the_answer_is_not_the_answer(hu
         assert pulled.answer["mpack_id"] != ids.blob_id(pack)
 
 
+_NUMBERS = itertools.count()
+
+
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_s15_whatever_was_pushed_in_whatever_pieces_the_answer_is_the_delta(
     hub: HubEnvironment, data: st.DataObject
 ) -> None:
     history = History()
-    repo = f"alice/pieces-{data.draw(st.integers(0, 2**60))}"
+    repo = f"alice/pieces-{next(_NUMBERS)}"
     hub.create_repo(repo)
     alice = hub.caller("alice")
     commits: list[str] = []
