@@ -89,6 +89,14 @@ def rearm(hub: Hub, db: Database, repo_id: str) -> bool:
     return len(waiting) < len(unfinished)
 
 
+def queue_answers(hub: Hub) -> bool:
+    """Say whether Redis answers, within half a second."""
+    try:
+        return bool(_fast_connection(hub.settings.redis_url).ping())
+    except RedisError:
+        return False
+
+
 def queue(hub: Hub) -> Queue:
     """Return the queue, over a connection that fails fast. Nothing is sent until the queue is used."""
     return Queue(hub.settings.queue, connection=_fast_connection(hub.settings.redis_url), serializer=JSONSerializer)

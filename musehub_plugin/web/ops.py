@@ -14,15 +14,13 @@ from concurrent.futures import TimeoutError as TooSlow
 from typing import Final
 
 from flask import Blueprint, Response, request
-from redis import Redis
-from redis.exceptions import RedisError
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from musehub_plugin.errors import NotFound, StorageUnavailable
-from musehub_plugin.hub import Hub, current_hub
+from musehub_plugin.hub import current_hub
+from musehub_plugin.jobs.queue import queue_answers
 from musehub_plugin.metrics import render_metrics
-from musehub_plugin.storage.base import Pings
+from musehub_plugin.storage.base import Pings, Storage
+from musehub_plugin.store.migrate import database_answers
 from musehub_plugin.web import problems
 from musehub_plugin.web.negotiation import encode_response
 
@@ -48,29 +46,20 @@ def get_ready() -> Response:
     """Answer 200 where database and storage answer, else 503; the body says how each is."""
     hub = current_hub()
     engine = hub.sqlalchemy.engines.get(hub.settings.bind_key)
-
-    def database() -> None:
-        if engine is None:
-            raise StorageUnavailable
-        with engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
-
-    def storage() -> None:
-        if isinstance(hub.storage, Pings):
-            hub.storage.ping()
-
-    checks: dict[str, Callable[[], None]] = {"database": database, "storage": storage}
+    checks: dict[str, Callable[[], bool]] = {
+        "database": lambda: engine is not None and database_answers(engine),
+        "storage": lambda: _storage_answers(hub.storage),
+    }
     if hub.settings.redis_url:
-        checks["queue"] = lambda: _ping_redis(hub)
+        checks["queue"] = lambda: queue_answers(hub)
     # Not as a context manager: that would wait for a check which hangs.
     pool = ThreadPoolExecutor(max_workers=len(checks))
     pending = {name: pool.submit(check) for name, check in checks.items()}
     found: dict[str, str] = {}
     for name, future in pending.items():
         try:
-            future.result(timeout=_TIMEOUT)
-            found[name] = "ok"
-        except (SQLAlchemyError, StorageUnavailable, RedisError, TooSlow):
+            found[name] = "ok" if future.result(timeout=_TIMEOUT) else "down"
+        except TooSlow:
             found[name] = "down"
     pool.shutdown(wait=False, cancel_futures=True)
     ready = found["database"] == found["storage"] == "ok"
@@ -78,9 +67,13 @@ def get_ready() -> Response:
     return encode_response({"status": status, **found}, _accept(), status=200 if ready else 503)
 
 
-def _ping_redis(hub: Hub) -> None:
-    with Redis.from_url(hub.settings.redis_url, socket_connect_timeout=_TIMEOUT, socket_timeout=_TIMEOUT) as redis:
-        redis.ping()
+def _storage_answers(storage: Storage) -> bool:
+    if isinstance(storage, Pings):
+        try:
+            storage.ping()
+        except StorageUnavailable:
+            return False
+    return True
 
 
 def get_metrics() -> Response:
