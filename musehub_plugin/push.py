@@ -57,7 +57,6 @@ def presign(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, s
             limit=hub.settings.max_push,
         )
     ttl = hub.settings.upload_ttl
-    expires_at = datetime.now(UTC) + timedelta(seconds=ttl)
     upload_key = secrets.token_hex(32)
     upload = presign_upload(
         hub.storage, hub.signer, upload_key, mpack_id=mpack_id, size_bytes=size_bytes, ttl_seconds=ttl
@@ -69,9 +68,10 @@ def presign(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, s
         user_id=user_id,
         mpack_id=mpack_id,
         size_bytes=size_bytes,
-        expires_at=expires_at,
+        ttl_seconds=ttl,
     )
     db.commit()
+    expires_at = datetime.now(UTC) + timedelta(seconds=ttl)
     return Ticket(upload, expires_at.isoformat(timespec="seconds"))
 
 
@@ -132,6 +132,7 @@ def unpack(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, ch
         if moved is not None:
             return moved
     tickets = mpacks.ticket_keys(db, repo_id=repo_id, user_id=user_id, mpack_id=mpack_id)
+    reached("unpack.begun")
     try:
         with _verified_copy(hub, tickets, mpack_id) as file:
             done = _store_pack(hub, db, repo_id, user_id, mpack_id, change, file, tickets)
@@ -222,6 +223,7 @@ def _move_branch(db: Database, repo_id: str, mpack_id: str, change: BranchUpdate
     nodes = commit_store.graph(db, repo_id)
     _check_head(change, nodes)
     _settle_branch(db, repo_id, change, nodes)
+    reached("unpack.branch-moved")
     job = jobs.find_job(db, jobs.index_job_id(mpack_id))
     return Unpacked(
         repos.branch_heads(db, repo_id),

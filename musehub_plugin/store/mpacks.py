@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from sqlalchemy import delete, select
 
 from musehub_plugin.store.models import MusehubMPack, MusehubMPackRef, MusehubUpload
@@ -30,21 +28,19 @@ def add_ticket(
     user_id: str,
     mpack_id: str,
     size_bytes: int,
-    expires_at: datetime,
+    ttl_seconds: int,
 ) -> None:
-    """Record that a user may upload an mpack for a repo until `expires_at`."""
-    db.insert_new(
+    """Record that a user may upload an mpack for a repo for `ttl_seconds` from now, by the database's clock."""
+    db.insert_one(
         MusehubUpload,
-        [
-            {
-                "upload_key": upload_key,
-                "repo_id": repo_id,
-                "user_id": user_id,
-                "mpack_id": mpack_id,
-                "size_bytes": size_bytes,
-                "expires_at": expires_at,
-            }
-        ],
+        {
+            "upload_key": upload_key,
+            "repo_id": repo_id,
+            "user_id": user_id,
+            "mpack_id": mpack_id,
+            "size_bytes": size_bytes,
+            "expires_at": db.now(ttl_seconds),
+        },
     )
 
 
@@ -57,7 +53,7 @@ def ticket_keys(db: Database, *, repo_id: str, user_id: str, mpack_id: str) -> l
                 MusehubUpload.repo_id == repo_id,
                 MusehubUpload.user_id == user_id,
                 MusehubUpload.mpack_id == mpack_id,
-                MusehubUpload.expires_at > datetime.now(UTC),
+                MusehubUpload.expires_at > db.now(),
             )
             .order_by(MusehubUpload.created_at.desc(), MusehubUpload.upload_key)
         ).scalars()
