@@ -7,6 +7,7 @@ leaves existing rows alone in dialects of their own.
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -27,13 +28,16 @@ from sqlalchemy import (
     event,
     func,
     literal,
+    select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from musehub_plugin.store.models import Base, Instant, MusehubRepo
+
+logger = logging.getLogger(__name__)
 
 # How many ids one statement names: far under SQLite's 32,766 and PostgreSQL's 65,535 parameters.
 ID_BATCH = 10_000
@@ -157,6 +161,31 @@ class Database:
             else:
                 return result
         raise AssertionError("unreachable")
+
+    def abandon(self) -> None:
+        """Forget the unit of work and its connections without another word to the database, which has just failed.
+
+        SQLite has no connection to lose, and one in memory goes with it.
+        """
+        if self.dialect == "postgresql":
+            self._own_session().invalidate()
+
+    def notice_cut(self) -> None:
+        """Let go of a connection that was cut while its transaction was idle.
+
+        The end of a request rolls back what it only read. On a connection that is gone this fails, outside of every
+        error handler, and turns an answer that is ready into a bare 500.
+        """
+        if self._own_session().in_transaction() and self.dialect == "postgresql":
+            try:
+                self.execute(select(literal(1)))
+            except SQLAlchemyError as error:
+                # SQLAlchemy has noted by now that there is nothing to roll back.
+                logger.debug("a connection was lost at the end of a request: %s", type(error).__name__)
+
+    def _own_session(self) -> Session:
+        # The registry of a host's sessions passes on most of what a session can do, and not this.
+        return self.session() if isinstance(self.session, scoped_session) else self.session
 
     def commit(self) -> None:
         """Make the unit of work permanent."""

@@ -22,7 +22,10 @@ def make_blueprint(url_prefix: str) -> Blueprint:
         url_prefix: path under which `/{owner}/{slug}/...` is mounted; empty for the root.
     """
     blueprint = Blueprint(BLUEPRINT_NAME, "musehub_plugin.web", url_prefix=url_prefix or None)
-    problems.register(blueprint, lambda: current_hub().settings.retry_after)
+    problems.register(
+        blueprint, lambda: current_hub().settings.retry_after, abandon=lambda: current_hub().database().abandon()
+    )
+    blueprint.teardown_request(lambda error: current_hub().database().notice_cut())
     for path, method, view in (
         ("refs", "GET", get_refs),
         ("negotiate", "POST", post_negotiate),

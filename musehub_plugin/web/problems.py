@@ -105,12 +105,16 @@ def problem(
     )
 
 
-def register(blueprint: Blueprint, retry_after: Callable[[], int] = lambda: 2) -> None:
+def register(
+    blueprint: Blueprint, retry_after: Callable[[], int] = lambda: 2, *, abandon: Callable[[], None] = lambda: None
+) -> None:
     """Make `blueprint` answer its errors as problems and stamp `X-Request-Id` on its answers.
 
     Args:
         blueprint: the plugin's blueprint, before it is registered on an app.
         retry_after: gives the seconds that a caller should wait when the database or storage is away.
+        abandon: lets go of the request's database connections once the database has failed: the end of the request
+            would talk to it again, and an error there has no handler.
     """
 
     def unavailable(what: str) -> Response:
@@ -121,6 +125,7 @@ def register(blueprint: Blueprint, retry_after: Callable[[], int] = lambda: 2) -
         # The driver's own words: the SQLAlchemy text would carry the statement and its parameters.
         cause = error.orig if isinstance(error, DBAPIError) else error
         logger.error("Request %s: the database failed: %s: %s", request_id(), type(cause).__name__, cause)
+        abandon()
         return unavailable("database")
 
     def storage_error(error: StorageUnavailable) -> Response:

@@ -1,0 +1,74 @@
+"""Connections to PostgreSQL that are cut in the middle of a request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from musehub_plugin import signals
+from musehub_plugin.testing.apps import hub_of
+from musehub_plugin.testing.factories import make_commit
+from musehub_plugin.testing.services import libpq_url
+from tests.environment import HubEnvironment
+
+CUT = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE pid <> pg_backend_pid() AND datname = current_database()
+"""
+
+
+@pytest.fixture
+def hub(tmp_path: Path, postgres_config: dict[str, Any], s3_config: dict[str, Any]) -> Iterator[HubEnvironment]:
+    pool = {"SQLALCHEMY_ENGINE_OPTIONS": {"pool_pre_ping": True}}
+    environment = HubEnvironment("postgresql+s3", tmp_path, {**postgres_config, **s3_config, **pool})
+    yield environment
+    environment.close()
+
+
+@contextmanager
+def cut_at(step: str, url: str) -> Iterator[None]:
+    """Cut every connection to a database once `step` is reached."""
+
+    def cut(sender: None, *, name: str) -> None:
+        if name == step:
+            connection = psycopg2.connect(libpq_url(url))
+            try:
+                connection.cursor().execute(CUT)
+            finally:
+                connection.close()
+
+    with signals.step.connected_to(cut):
+        yield
+
+
+@pytest.mark.parametrize(("step", "status"), [("fetch.planned", 503), ("fetch.packed", 200), ("fetch.stored", 200)])
+def test_r13_a_fetch_whose_connections_are_cut_is_answered(
+    hub: HubEnvironment, postgres_config: dict[str, Any], step: str, status: int
+) -> None:
+    repo_id = hub.create_repo()
+    with hub.session() as session:
+        head = make_commit(session, repo_id, {"a.txt": b"one"}, branch="main")
+    caller = hub.caller()
+    with cut_at(step, postgres_config["SQLALCHEMY_DATABASE_URI"]):
+        answers = [caller.fetch("alice/songs", [head])]
+    answers.append(caller.fetch("alice/songs", [head]))
+    assert [answer.status_code for answer in answers] == [status, 200]
+
+
+def test_r14_a_pool_that_is_in_use_is_waited_for_once(tmp_path: Path, postgres_config: dict[str, Any]) -> None:
+    options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 1}
+    hub = HubEnvironment("postgresql", tmp_path, {**postgres_config, "SQLALCHEMY_ENGINE_OPTIONS": options})
+    with hub.app.app_context():
+        held = hub_of(hub.app).sqlalchemy.engines[None].connect()
+    begun = time.monotonic()
+    status = hub.caller().refs("alice/songs").status_code
+    waited = time.monotonic() - begun
+    held.close()
+    hub.close()
+    assert (status, waited < 1.9) == (503, True)
