@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from flask import current_app
@@ -20,7 +20,54 @@ if TYPE_CHECKING:
 
     from musehub_plugin.hub import Hub
 
-musehub = AppGroup("musehub", help="Muse hosting: tables, worker, repos, checks.")
+# PostgreSQL's undefined_table and undefined_column.
+_NOT_MIGRATED = frozenset({"42P01", "42703"})
+
+
+class _Commands(AppGroup):
+    """A group whose commands fail in one line, where what failed is a part that the hub needs."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            # Whatever is not known here is raised again.
+            reason = _reason(error)
+            if reason is None:
+                raise
+            raise click.ClickException(reason) from None
+
+
+def _reason(error: Exception) -> str | None:
+    """Return one line for an error that an operator can do something about; None for any other."""
+    from alembic.util import CommandError
+    from redis.exceptions import RedisError
+    from sqlalchemy.exc import DBAPIError
+
+    from musehub_plugin.errors import StorageUnavailable
+
+    if isinstance(error, DBAPIError):
+        # The driver's own words: the SQLAlchemy text would carry the statement and its parameters.
+        said = _first_line(error.orig)
+        missing = said.startswith(("no such table", "no such column"))
+        missing = missing or getattr(error.orig, "pgcode", None) in _NOT_MIGRATED
+        return f"the database failed: {said}" + ("; run flask musehub db upgrade." if missing else "")
+    if isinstance(error, RedisError):
+        return f"Redis failed: {_first_line(error)}"
+    if isinstance(error, StorageUnavailable):
+        return f"object storage failed: {_first_line(error)}"
+    if isinstance(error, CommandError):
+        return _first_line(error)
+    return None
+
+
+def _first_line(error: BaseException | None) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+musehub = _Commands("musehub", help="Muse hosting: tables, worker, repos, checks.")
 
 
 def _hub() -> Hub:
@@ -141,12 +188,16 @@ def repo_create(name: str, user_id: str, public: bool, default_branch: str) -> N
     Example: flask musehub repo create alice/songs --user-id 1 --public
     """
     from musehub_plugin.access import is_possible_name
+    from musehub_plugin.names import bad_branch_name
     from musehub_plugin.store.models import MusehubRepo
     from musehub_plugin.store.repos import find_repo
 
     owner, _, slug = name.partition("/")
     if not (is_possible_name(owner) and is_possible_name(slug)):
         raise click.UsageError(f"{name!r} is not of the form OWNER/SLUG.")
+    reason = bad_branch_name(default_branch)
+    if reason is not None:
+        raise click.UsageError(f"branch {default_branch!r} {reason}.")
     database = _hub().database()
     if find_repo(database, owner, slug) is not None:
         raise click.ClickException(f"{name} exists.")
@@ -210,6 +261,7 @@ def verify_command(name: str | None, repair: bool, after: str, as_json: bool) ->
 
     Reads every byte: run it at quiet times. Interrupted, it says how to go on.
     """
+    from musehub_plugin.access import text_id
     from musehub_plugin.scrub import scrub
 
     hub = _hub()
@@ -219,7 +271,7 @@ def verify_command(name: str | None, repair: bool, after: str, as_json: bool) ->
         found = hub.access.find(owner, slug)
         if found is None:
             raise click.ClickException(f"there is no repo {name}.")
-        repo_id = found.repo_id
+        repo_id = text_id(found.repo_id)
     last = after
 
     say = _progress("verify")
