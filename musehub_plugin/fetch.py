@@ -15,11 +15,12 @@ from typing import IO
 
 from musehub_plugin import graph
 from musehub_plugin.blobs import BlobReader, NotIndexed
-from musehub_plugin.errors import HistoryDamaged, NotFound, StorageUnavailable
+from musehub_plugin.errors import HistoryDamaged, NotFound
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import from_digest
 from musehub_plugin.mpack import MPackWriter, PackSummary, solid_order
 from musehub_plugin.signals import reached, report_damage
+from musehub_plugin.storage.temporary import temporary_room
 from musehub_plugin.storage.uploads import mpack_url, put_mpack_file
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import contents, fetch_packs, locks
@@ -78,6 +79,7 @@ def fetch(hub: Hub, db: Database, repo_id: str, want: Sequence[str], have: Seque
     reached("fetch.planned")
     with (
         BlobReader(db, hub.storage, repo_id, retry_after=hub.settings.retry_after) as blobs,
+        temporary_room(),
         tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file,
     ):
         try:
@@ -191,10 +193,7 @@ class _HashingFile:
 
     def write(self, data: bytes) -> int:
         self.digest.update(data)
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            raise StorageUnavailable(f"there is no room to make an mpack: {error.strerror}") from error
+        return self._file.write(data)
 
 
 def _write_mpack(file: IO[bytes], db: Database, repo_id: str, plan: Plan, blobs: BlobReader) -> tuple[PackSummary, str]:

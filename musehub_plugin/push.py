@@ -23,6 +23,7 @@ from musehub_plugin.index import index_entries
 from musehub_plugin.names import bad_branch_name
 from musehub_plugin.signals import reached
 from musehub_plugin.storage.base import PresignedUpload
+from musehub_plugin.storage.temporary import temporary_room
 from musehub_plugin.storage.uploads import delete_upload, open_upload, presign_upload, put_mpack_file
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import contents, jobs, locks, mpacks, repos
@@ -303,7 +304,7 @@ def _verified_copy(hub: Hub, tickets: Sequence[str], mpack_id: str) -> Iterator[
             "You uploaded no such mpack for this repo, or its ticket expired: ask push/presign, then upload.",
             code="upload-not-found",
         )
-    with upload, tempfile.TemporaryFile() as copy:
+    with upload, temporary_room(), tempfile.TemporaryFile() as copy:
         digest = hashlib.sha256()
         size = 0
         while chunk := upload.read(_CHUNK):
@@ -311,10 +312,7 @@ def _verified_copy(hub: Hub, tickets: Sequence[str], mpack_id: str) -> Iterator[
             if size > hub.settings.max_push:
                 raise TooLarge("The uploaded mpack is too large here.", limit=hub.settings.max_push)
             digest.update(chunk)
-            try:
-                copy.write(chunk)
-            except OSError as error:
-                raise StorageUnavailable(f"there is no room for a copy of an upload: {error.strerror}") from error
+            copy.write(chunk)
         found = ids.from_digest(digest.digest())
         if found != mpack_id:
             raise Invalid(f"The uploaded bytes are {found}, not mpack_id {mpack_id}.", code="hash-mismatch")
