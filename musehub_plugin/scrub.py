@@ -8,7 +8,7 @@ rows are written anew, and a location that is false is dropped where another one
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -96,6 +96,8 @@ class _Scrub:
         self._repair = repair
         self._say = progress or (lambda _: None)
         self._done = Scrubbed()
+        # Blobs of good mpacks that wait for their index: they have a place soon.
+        self._waiting: set[str] = set()
 
     def run(self, repo_id: str | None, after: str) -> Scrubbed:
         repo_ids = [repo_id] if repo_id is not None else garbage.repos_with_history(self._db)
@@ -115,7 +117,8 @@ class _Scrub:
         except StorageUnavailable as error:
             self._found("storage-away", mpack_id, str(error))
             return
-        if reason is not None:
+        # What was collected since it was listed is missed by nobody.
+        if reason is not None and inventory.is_recorded(self._db, mpack_id):
             kind, says = reason
             repaired = self._repair and self._drop_false_locations(mpack_id)
             if self._repair and not repaired:
@@ -150,6 +153,7 @@ class _Scrub:
                 jobs.add_job(self._db, job.job_id, job.kind, mpack_id, state=jobs.DONE)
             self._found("index-failed", mpack_id, f"it was not indexed: {job.error}", repaired=self._repair)
         elif job is not None and job.state != jobs.DONE:
+            self._waiting.update(places)
             return
         rows = inventory.index_rows(self._db, mpack_id)
         # A blob that nobody holds any more has lost its index row to garbage collection.
@@ -160,7 +164,9 @@ class _Scrub:
             for object_id, place in rows.items()
             if object_id not in places or (place.frame is not None and place != places[object_id])
         }
+        # Nor is a row missed that collection took and a later pack has brought back.
         missing = needed - rows.keys()
+        missing -= inventory.elsewhere(self._db, mpack_id, missing)
         if not false and not missing:
             return
         if self._repair:
@@ -187,46 +193,83 @@ class _Scrub:
         return True
 
     def _repo(self, repo_id: str) -> None:
+        look = self._look_at(repo_id)
+        if look.problems:
+            # What is pushed or collected at this moment looks like damage while it is half seen; damage stays.
+            self._db.rollback()
+            seen = {(problem.kind, problem.subject) for problem in look.problems}
+            look = self._look_at(repo_id)
+            look.problems = [problem for problem in look.problems if (problem.kind, problem.subject) in seen]
         self._done.repos += 1
+        self._done.commits += look.commits
+        self._done.snapshots += look.snapshots
+        self._done.blobs += look.blobs
+        self._done.problems += look.problems
+
+    def _look_at(self, repo_id: str) -> Scrubbed:
+        look = Scrubbed()
+
+        def found(kind: str, subject: str, says: str) -> None:
+            look.problems.append(Problem(kind, subject, f"repo {repo_id}: {says}"))
+
         commit_ids: set[str] = set()
         parents: dict[str, str] = {}
         snapshot_ids: dict[str, str] = {}
         for commit in inventory.commits(self._db, repo_id):
-            self._done.commits += 1
+            look.commits += 1
             commit_ids.add(commit.commit_id)
             if not commit.is_stored:
-                self._found("commit-damaged", commit.commit_id, f"repo {repo_id} holds a commit that has no row")
+                found("commit-damaged", commit.commit_id, "it is held and has no row")
                 continue
             parents.update(dict.fromkeys(commit.parent_ids, commit.commit_id))
             snapshot_ids.setdefault(commit.snapshot_id, commit.commit_id)
         for parent_id, child_id in parents.items():
             if parent_id not in commit_ids:
-                self._found("parent-missing", parent_id, f"repo {repo_id}: commit {child_id} needs it")
+                found("parent-missing", parent_id, f"commit {child_id} needs it")
         objects: dict[str, str] = {}
         for snapshot_id, manifest in contents.manifests(self._db, repo_id, sorted(snapshot_ids)):
-            self._done.snapshots += 1
+            look.snapshots += 1
             if manifest is None:
-                says = f"repo {repo_id}: commit {snapshot_ids[snapshot_id]} needs it"
-                self._found("snapshot-missing", snapshot_id, says)
+                found("snapshot-missing", snapshot_id, f"commit {snapshot_ids[snapshot_id]} needs it")
             elif ids.snapshot_id(manifest) != snapshot_id:
-                self._found("snapshot-damaged", snapshot_id, "the stored manifest does not hash to the snapshot's id")
+                found("snapshot-damaged", snapshot_id, "the stored manifest does not hash to the snapshot's id")
             else:
                 for path, object_id in manifest.items():
                     objects.setdefault(object_id, path)
-        for batch in _batches(sorted(objects)):
-            self._done.blobs += len(batch)
-            placed = inventory.placed_objects(self._db, repo_id, batch)
-            for object_id in batch:
-                if object_id not in placed and not self._stored_by_id(object_id):
-                    says = f"repo {repo_id}: path {objects[object_id]!r:.200} needs it, and it is nowhere"
-                    self._found("blob-missing", object_id, says)
-
-    def _stored_by_id(self, object_id: str) -> bool:
+        look.blobs = len(objects)
         try:
-            return self._hub.storage.exists(object_id)
+            for object_id in self._nowhere(repo_id, objects):
+                found("blob-missing", object_id, f"path {objects[object_id]!r:.200} needs it, and it is nowhere")
         except StorageUnavailable as error:
-            self._found("storage-away", object_id, str(error))
-            return True
+            found("storage-away", repo_id, str(error))
+        return look
+
+    def _nowhere(self, repo_id: str, object_ids: Collection[str]) -> list[str]:
+        """Return those of a repo's blobs that neither the index nor storage has, nor a pack that waits to be indexed.
+
+        Raises:
+            StorageUnavailable: object storage did not answer.
+        """
+        # Asked before the index: what is indexed in between is in the index then.
+        waiting = [job.subject for job in jobs.unfinished_index_jobs(self._db, repo_id) if job.state != jobs.FAILED]
+        missing: set[str] = set()
+        for batch in _batches(sorted(object_ids)):
+            placed = inventory.placed_objects(self._db, repo_id, batch)
+            missing.update(object_id for object_id in batch if object_id not in placed)
+        for mpack_id in waiting if missing else ():
+            missing -= self._directory(mpack_id)
+        return [object_id for object_id in sorted(missing) if not self._hub.storage.exists(object_id)]
+
+    def _directory(self, mpack_id: str) -> set[str]:
+        """Return the blobs that an mpack holds; none where it cannot be read, which `_mpack` says."""
+        file = open_mpack(self._hub.storage, mpack_id)
+        if file is None:
+            return set()
+        with file:
+            try:
+                return {entry.object_id for entry in index_entries(MPackReader(file))}
+            except MPackError:
+                return set()
 
     def _found(self, kind: str, subject: str, says: str, *, repaired: bool = False) -> None:
         self._done.problems.append(Problem(kind, subject, says, repaired))
