@@ -20,7 +20,7 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from werkzeug.serving import make_server
 
-from musehub_plugin import MuseHub, index
+from musehub_plugin import MuseHub, fetch, index
 from musehub_plugin.gc import collect
 from musehub_plugin.hub import current_hub
 from musehub_plugin.jobs.queue import sweep
@@ -59,6 +59,7 @@ def create_app(config: Mapping[str, Any] | None = None, *, control: str = "", ro
         musehub.init_app(app, database)
     # So that an mpack of a few blobs is indexed in several batches, and storage that hangs is given up soon.
     index._BATCH = 2
+    fetch._SPOOL_BYTES = config.get("LAB_SPOOL_BYTES", fetch._SPOOL_BYTES)
     locks._PATIENCE = config.get("LAB_PATIENCE", locks._PATIENCE)
     s3.READ_SECONDS = config.get("LAB_READ_SECONDS", s3.READ_SECONDS)
     if config.get("LAB_CLOCK_AHEAD"):

@@ -209,6 +209,11 @@ class Laboratory:
             result = connection.execute(text(statement), values)
             return result.fetchall() if result.returns_rows else []
 
+    def count(self, table: str) -> int:
+        """Return how many rows a table has."""
+        number: int = self.sql(f"SELECT count(*) FROM {table}")[0][0]  # noqa: S608 - a name from a test
+        return number
+
     def is_somebody_waiting(self) -> bool:
         """Say whether a connection to this database waits for a lock."""
         waiting = self.sql(
