@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, exists, select
 
 from musehub_plugin.store.contents import IndexEntry
 from musehub_plugin.store.jobs import FAILED, INDEX, add_job, index_job_id, settle_job
@@ -44,6 +44,11 @@ def fail_index_job(db: Database, mpack_id: str, reason: str) -> None:
     """Record that an mpack's index is of no use, since its bytes are not what they were."""
     add_job(db, index_job_id(mpack_id), INDEX, mpack_id)
     settle_job(db, index_job_id(mpack_id), FAILED, error=reason)
+
+
+def is_recorded(db: Database, mpack_id: str) -> bool:
+    """Say whether there is a row of a pushed mpack now."""
+    return bool(db.execute(select(exists().where(MusehubMPack.mpack_id == mpack_id))).scalar())
 
 
 def index_rows(db: Database, mpack_id: str) -> dict[str, IndexEntry]:
