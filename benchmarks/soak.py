@@ -33,8 +33,8 @@ from musehub_plugin import graph
 from musehub_plugin.client import ClientError, HubTransport, Workdir, clone, verify
 from musehub_plugin.client.record import record_parents
 
-_REPOS = [f"ada/repo-{number}" for number in range(5)]
-_CLIENTS = 5
+_REPOS = [f"ada/repo-{number}" for number in range(6)]
+_CLIENTS = 8
 # What is under way when the load ends, and the jobs after it, may take that long.
 _DRAIN_SECONDS = 180.0
 _WAITING = "SELECT state, count(*) FROM musehub_job WHERE state <> 'done' GROUP BY state"

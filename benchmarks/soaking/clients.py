@@ -94,8 +94,8 @@ class Client(threading.Thread):
     def run(self) -> None:
         """Work until it is over."""
         deeds: dict[Callable[[str], None], int] = {
-            self._advance: 30,
-            self._share: 20,
+            self._advance: 40,
+            self._share: 14,
             self._begin: 8,
             self._rewind: 10,
             self._return: 6,
