@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PORT ?= 5000
+SEED ?= 1
 PYTEST_ARGS ?= -n 2 --dist loadfile
 RUN = .venv/bin/python
 
@@ -20,6 +21,7 @@ help:
 	@echo 'make lint      ruff, mypy, import-linter'
 	@echo 'make docs      build the documentation into site/'
 	@echo 'make package   build wheel and sdist into dist/, try each in a fresh environment'
+	@echo 'make soak      ten minutes of load while everything around a hub fails (SEED=1)'
 	@echo 'make clean     remove what the above made'
 
 demo:
@@ -51,7 +53,15 @@ package:
 	$(RUN) -m build --outdir dist
 	MUSEHUB_DIST=dist $(RUN) -m pytest tests/packaging
 
+soak:
+	@$(VENV) dev
+	$(RUN) benchmarks/soak.py --minutes 10 --seed $(SEED)
+
+soak-short:
+	@$(VENV) dev
+	$(RUN) benchmarks/soak.py --minutes 0.5 --seed $(SEED)
+
 clean:
 	rm -rf .venv .demo build dist site *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help demo forge test lint docs package clean
+.PHONY: help demo forge test lint docs package soak soak-short clean

@@ -127,8 +127,9 @@ def soak(seed: int, seconds: float, folder: Path, *, keep_log: Path | None = Non
             _drain(hub, clients, ledger)
             _check_everything(hub, folder / "checked", ledger)
         finally:
-            over.set()
             faults.close()
+            for client in clients:
+                client.give_up()
             if keep_log is not None:
                 keep_log.write_text(hub.log(), encoding="utf-8")
     return Report(seed, elapsed, ledger)
@@ -193,7 +194,7 @@ def main() -> int:
     # As Ctrl-C: every server is stopped on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with tempfile.TemporaryDirectory(prefix="musehub-soak-") as folder:
+        with tempfile.TemporaryDirectory(prefix="musehub-soak-", ignore_cleanup_errors=True) as folder:
             report = soak(arguments.seed, arguments.minutes * 60, Path(folder), keep_log=arguments.log)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

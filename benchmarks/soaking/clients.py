@@ -82,6 +82,7 @@ class Client(threading.Thread):
         self._folder = folder
         self._ledger = ledger
         self._over = over
+        self._given_up = threading.Event()
         self._commits = 0
         self._branches: dict[str, list[str]] = {repo: [] for repo in repos}
         self._dropped: list[tuple[str, str, str]] = []
@@ -112,6 +113,13 @@ class Client(threading.Thread):
         finally:
             for hub in self._hubs.values():
                 hub.close()
+
+    def give_up(self) -> None:
+        """Let what is under way fail at its next error, and wait for that for a moment."""
+        self._given_up.set()
+        self._over.set()
+        if self.is_alive():
+            self.join(5)
 
     # Pushes
 
@@ -307,7 +315,7 @@ class Client(threading.Thread):
             except BadMPack as bad:
                 self._ledger.note("wrong", f"{self.name}: {bad}")
                 last = bad
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self._given_up.is_set():
                 raise last
             time.sleep(pause * self._chance.uniform(0.5, 1.0))
 
