@@ -78,7 +78,7 @@ class HubEnvironment:
         directory = self._directory / f"app-{self._apps}"
         directory.mkdir()
         self._apps += 1
-        app = make_app(directory, {**self._config, **config})
+        app = make_app(directory, {**self._config, **config}, create_tables=False)
         self._closing.callback(close_app, app)
         return app
 

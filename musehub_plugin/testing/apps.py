@@ -38,12 +38,13 @@ def bearer_user(request: Request) -> Identity | None:
     return None if token is None else Identity(token, handle=token)
 
 
-def make_app(directory: Path, config: Mapping[str, Any] | None = None) -> Flask:
-    """Return a new app with the plugin on it and its tables made; no context stays pushed.
+def make_app(directory: Path, config: Mapping[str, Any] | None = None, *, create_tables: bool = True) -> Flask:
+    """Return a new app with the plugin on it; no context stays pushed.
 
     Args:
         directory: an empty folder for the database, where `config` names no other, and for the instance.
         config: Flask's and the plugin's settings. The defaults: a SQLite file, storage in memory, jobs in the process.
+        create_tables: whether to make the plugin's tables where they are missing.
     """
     app = Flask("musehub_test_host", instance_path=str(directory.absolute()))
     app.config.update(
@@ -58,8 +59,9 @@ def make_app(directory: Path, config: Mapping[str, Any] | None = None) -> Flask:
     musehub = MuseHub()
     musehub.identity_loader(bearer_user)
     musehub.init_app(app, db)
-    with app.app_context():
-        Base.metadata.create_all(db.engines[hub_of(app).settings.bind_key])
+    if create_tables:
+        with app.app_context():
+            Base.metadata.create_all(db.engines[hub_of(app).settings.bind_key])
     return app
 
 

@@ -63,7 +63,7 @@ def assert_exact(hub: HubEnvironment, repo: str, history: History, want: list[st
     assert set(pulled.blobs) == blobs(history, lacking) - blobs(history, held)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), history=histories())
 def test_a_fetch_sends_what_want_reaches_and_have_does_not(
     hub: HubEnvironment, data: st.DataObject, history: History

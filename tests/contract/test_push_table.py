@@ -351,50 +351,51 @@ def test_p06_who_may_not_read_gets_the_404_of_a_missing_repo(hub: HubEnvironment
 # P07 and P08
 
 
-@pytest.mark.parametrize(
-    "branch",
-    [
-        "",
-        "-x",
-        "HEAD",
-        "a..b",
-        "a b",
-        "a~b",
-        "a^b",
-        "a:b",
-        "a?b",
-        "a*b",
-        "a[b",
-        "a\\b",
-        "a\x00b",
-        "a\nb",
-        "a\x7fb",
-        "/a",
-        "a/",
-        "a//b",
-        ".a",
-        "a/.b",
-        "a.",
-        "a.lock",
-        "a.lock/b",
-        "a@{b",
-        "a" * 256,
-        "\xe9" * 128,
-    ],
-)
-def test_p07_a_bad_branch_name_is_422(hub: HubEnvironment, branch: str) -> None:
+BAD_BRANCHES = [
+    "",
+    "-x",
+    "HEAD",
+    "a..b",
+    "a b",
+    "a~b",
+    "a^b",
+    "a:b",
+    "a?b",
+    "a*b",
+    "a[b",
+    "a\\b",
+    "a\x00b",
+    "a\nb",
+    "a\x7fb",
+    "/a",
+    "a/",
+    "a//b",
+    ".a",
+    "a/.b",
+    "a.",
+    "a.lock",
+    "a.lock/b",
+    "a@{b",
+    "a" * 256,
+    "\xe9" * 128,
+]
+
+
+def test_p07_a_bad_branch_name_is_422(hub: HubEnvironment) -> None:
     history, base = base_of(hub)
+    alice, mpack_id = hub.caller("alice"), ids.blob_id(history.pack())
     with Unchanged(hub):
-        answer = hub.caller("alice").push(REPO, history.pack(), base, branch=branch)
-        assert answer.status_code == 422
-        assert "branch" in answer.get_json()["detail"]
+        for branch in BAD_BRANCHES:
+            answer = alice.unpack(REPO, mpack_id, base, branch=branch)
+            assert answer.status_code == 422, branch
+            assert "branch" in answer.get_json()["detail"]
 
 
-@pytest.mark.parametrize("branch", ["feature/x", "a" * 255, "\xe9" * 127, "a@b", "@", "x-"])
-def test_p07_a_good_branch_name_is_accepted(hub: HubEnvironment, branch: str) -> None:
+def test_p07_a_good_branch_name_is_accepted(hub: HubEnvironment) -> None:
     history, base = base_of(hub)
-    assert hub.caller("alice").push(REPO, history.pack(), base, branch=branch).status_code == 200
-    assert hub.caller().refs(REPO).get_json()["branch_heads"][branch] == base
+    for branch in ("feature/x", "a" * 255, "\xe9" * 127, "a@b", "@", "x-"):
+        assert hub.caller("alice").push(REPO, history.pack(), base, branch=branch).status_code == 200, branch
+        assert hub.caller().refs(REPO).get_json()["branch_heads"][branch] == base
 
 
 def test_p08_a_path_that_no_client_could_restore_safely_is_422_and_named(hub: HubEnvironment) -> None:

@@ -427,9 +427,7 @@ def test_s18_a_collaborator_who_is_removed_is_out_at_once(hub: HubEnvironment) -
 
 def delete_repo(hub: HubEnvironment, repo_id: str) -> None:
     with hub.session() as session:
-        session.execute(
-            update(MusehubRepo).where(MusehubRepo.repo_id == repo_id).values(deleted_at=datetime.now(UTC))
-        )
+        session.execute(update(MusehubRepo).where(MusehubRepo.repo_id == repo_id).values(deleted_at=datetime.now(UTC)))
         session.commit()
 
 
