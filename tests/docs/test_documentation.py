@@ -95,6 +95,12 @@ def test_every_test_that_the_security_page_names_is_there() -> None:
     assert named - tests == set()
 
 
+def test_the_security_page_leaves_out_no_attack() -> None:
+    page = (CHECKOUT / "docs" / "security.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| S(\d\d) \| .+ \| .+ \|$", page, re.M)
+    assert [int(number) for number in listed][:81] == list(range(1, 82))
+
+
 def test_a_command_that_fails_fails_the_page(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("```bash\ntrue\nfalse\ntrue\n```\n")
