@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from flask import Flask, Request, request
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.pool import NullPool
 from werkzeug.test import TestResponse
 
 from musehub_plugin import Identity, MuseHub
 from musehub_plugin.models import MusehubObject
 from musehub_plugin.testing.apps import bearer_user
 from musehub_plugin.testing.factories import History
+from musehub_plugin.testing.services import fresh_database
 from tests.exchange import Caller
-from tests.integration.hosts.hosting import hub_of, make_repo, make_tables, new_host, round_trip
+from tests.integration.hosts.hosting import close, hub_of, make_repo, make_tables, new_host, round_trip
 
 
 class Visited:
     """A host that adds a row for each visit in its identity loader, and commits it where it says so itself."""
 
-    def __init__(self, folder: Path, **config: object) -> None:
-        self.folder = folder
-        self.app = new_host(folder, **config)
+    def __init__(self, folder: Path, database: str) -> None:
+        self.app = new_host(folder)
+        self.app.config["SQLALCHEMY_DATABASE_URI"] = database
         self.db = SQLAlchemy(self.app)
         db = self.db
 
@@ -51,12 +53,9 @@ class Visited:
 
     def visits(self) -> int:
         """Return how many visits another connection sees, as anything but this app would."""
-        connection = sqlite3.connect(self.folder / "host.db")
-        try:
-            count: int = connection.execute("SELECT count(*) FROM visit").fetchone()[0]
-            return count
-        finally:
-            connection.close()
+        engine = create_engine(self.app.config["SQLALCHEMY_DATABASE_URI"], poolclass=NullPool)
+        with engine.connect() as connection:
+            return int(connection.execute(text("SELECT count(*) FROM visit")).scalar_one())
 
     def checked_out(self) -> int:
         """Return how many database connections are in use."""
@@ -66,8 +65,22 @@ class Visited:
 
 @pytest.fixture
 def visited(tmp_path: Path, closing: Callable[[Flask], None]) -> Visited:
-    host = Visited(tmp_path)
+    host = Visited(tmp_path, f"sqlite:///{tmp_path / 'visited.db'}")
     closing(host.app)
+    return host
+
+
+@pytest.fixture
+def visited_on_postgres(tmp_path: Path, musehub_postgres_url: str) -> Iterator[Visited]:
+    with fresh_database(musehub_postgres_url) as url:
+        host = Visited(tmp_path, url)
+        yield host
+        close(host.app)
+
+
+@pytest.fixture(params=["visited", "visited_on_postgres"])
+def visited_on_either(request: pytest.FixtureRequest) -> Visited:
+    host: Visited = request.getfixturevalue(request.param)
     return host
 
 
@@ -83,24 +96,25 @@ READS: dict[str, Ask] = {
 
 
 @pytest.mark.parametrize("read", READS)
-def test_a_read_commits_nothing_of_the_host_s(visited: Visited, read: str) -> None:
-    head = next(iter(round_trip(visited.caller).commits))
-    visited.recording = True
-    assert READS[read](visited.caller, head).status_code in {200, 404}
-    assert visited.visits() == 0
+def test_a_read_commits_nothing_of_the_host_s(visited_on_either: Visited, read: str) -> None:
+    head = next(iter(round_trip(visited_on_either.caller).commits))
+    visited_on_either.recording = True
+    assert READS[read](visited_on_either.caller, head).status_code in {200, 404}
+    assert visited_on_either.visits() == 0
 
 
-def test_a_fetch_that_has_to_wait_for_the_index_commits_nothing_of_the_host_s(visited: Visited) -> None:
+def test_a_fetch_that_has_to_wait_for_the_index_commits_nothing_of_the_host_s(visited_on_either: Visited) -> None:
+    host = visited_on_either
     history = History()
     head = history.commit({"a.txt": b"one"})
-    visited.caller.push("alice/songs", history.pack(), head)
-    with visited.app.app_context():
-        visited.db.session.execute(visited.db.text("DELETE FROM musehub_mpack_index"))
-        visited.db.session.execute(visited.db.text("UPDATE musehub_job SET state = 'pending'"))
-        visited.db.session.commit()
-    visited.recording = True
-    assert visited.caller.fetch("alice/songs", [head]).status_code == 503
-    assert visited.visits() == 0
+    host.caller.push("alice/songs", history.pack(), head)
+    with host.app.app_context():
+        host.db.session.execute(text("DELETE FROM musehub_mpack_index"))
+        host.db.session.execute(text("UPDATE musehub_job SET state = 'pending'"))
+        host.db.session.commit()
+    host.recording = True
+    assert host.caller.fetch("alice/songs", [head]).status_code == 503
+    assert host.visits() == 0
 
 
 @pytest.mark.parametrize("read", READS)

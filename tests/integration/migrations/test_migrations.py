@@ -131,36 +131,35 @@ import sys
 from sqlalchemy import create_engine
 from musehub_plugin.store import migrate
 engine = create_engine(sys.argv[1])
-print("ready", flush=True)
-sys.stdin.readline()
 migrate.upgrade(engine)
 print(migrate.current(engine))
 """
+# The key that migrations/env.py locks.
+ADVISORY_LOCK = 0x6D757365
 
 
 def test_deployments_that_upgrade_at_once_take_turns(musehub_postgres_url: str) -> None:
     with fresh_database(musehub_postgres_url) as url, ExitStack() as stack:
-        deployments = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-c", DEPLOY, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-                )
-            )
-            for _ in range(3)
-        ]
-        for deployment in deployments:
-            assert deployment.stdout is not None
-            assert deployment.stdout.readline() == "ready\n"
-        for deployment in deployments:
-            assert deployment.stdin is not None
-            deployment.stdin.write("go\n")
-            deployment.stdin.flush()
-        outcomes = [deployment.communicate(timeout=60)[0].strip() for deployment in deployments]
         engine = create_engine(url)
         stack.callback(engine.dispose)
-        assert outcomes == [migrate.head()] * 3
+        with engine.connect() as holder, engine.connect() as watcher:
+            holder.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+            deployments = [
+                stack.enter_context(
+                    subprocess.Popen([sys.executable, "-c", DEPLOY, url], stdout=subprocess.PIPE, text=True)
+                )
+                for _ in range(2)
+            ]
+            waiting = text(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+            while watcher.execute(waiting).scalar_one() < 2:
+                assert [deployment.poll() for deployment in deployments] == [None, None]
+                watcher.execute(text("SELECT pg_sleep(0.02)"))
+        outcomes = [deployment.communicate(timeout=60)[0].strip() for deployment in deployments]
+        assert outcomes == [migrate.head()] * 2
         assert migrate.differences(engine) == []
-        engine.dispose()
 
 
 def test_an_upgrade_that_fails_leaves_nothing_half_done(musehub_postgres_url: str) -> None:
