@@ -73,8 +73,7 @@ def create_repo(
     if repo_id is not None:
         repo.repo_id = repo_id
     session.add(repo)
-    session.commit()
-    session.refresh(repo)
+    _commit(session)
     return repo
 
 
@@ -111,7 +110,7 @@ def store_object(
         ),
     )
     _add_missing(session, MusehubObjectRef(repo_id=repo_id, object_id=object_id))
-    session.commit()
+    _commit(session)
     return object_id
 
 
@@ -185,8 +184,19 @@ def make_commit(
     if branch is not None:
         row = _add_missing(session, MusehubBranch(repo_id=repo_id, name=branch, head_commit_id=commit_id))
         row.head_commit_id = commit_id
-    session.commit()
+    _commit(session)
     return commit_id
+
+
+def _commit(session: AnySession) -> None:
+    """Commit, and leave loaded what is loaded: rows that were returned stay usable once their session is gone."""
+    current = session() if isinstance(session, scoped_session) else session
+    expiring = current.expire_on_commit
+    current.expire_on_commit = False
+    try:
+        current.commit()
+    finally:
+        current.expire_on_commit = expiring
 
 
 def _add_missing(session: AnySession, row: _Row) -> _Row:
