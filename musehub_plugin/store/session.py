@@ -170,18 +170,32 @@ class Database:
         if self.dialect == "postgresql":
             self._own_session().invalidate()
 
-    def notice_cut(self) -> None:
-        """Let go of a connection that was cut while its transaction was idle.
+    @property
+    def has_begun(self) -> bool:
+        """Whether something was asked of the database since the last commit or rollback."""
+        return self._own_session().in_transaction()
 
-        The end of a request rolls back what it only read. On a connection that is gone this fails, outside of every
-        error handler, and turns an answer that is ready into a bare 500.
+    def finish(self, *, own: bool) -> None:
+        """End a request's unit of work where a connection that was cut meanwhile does no harm.
+
+        Else the host's end of the request rolls back what was only read. On a connection that is gone this fails,
+        outside of every error handler, and turns an answer that is ready into a bare 500.
+
+        Args:
+            own: whether it began in this request. What the host had begun is the host's to end: its connection is only
+                looked at.
         """
-        if self._own_session().in_transaction() and self.dialect == "postgresql":
-            try:
+        if self.dialect != "postgresql" or not self.has_begun:
+            return
+        try:
+            # A session on a connection instead of an engine is in somebody's transaction, such as a test's.
+            if own and isinstance(self.session.get_bind(**_ROUTE), Engine):
+                self.rollback()
+            else:
                 self.execute(select(literal(1)))
-            except SQLAlchemyError as error:
-                # SQLAlchemy has noted by now that there is nothing to roll back.
-                logger.debug("a connection was lost at the end of a request: %s", type(error).__name__)
+        except SQLAlchemyError as error:
+            # SQLAlchemy has noted by now that there is nothing to roll back.
+            logger.debug("a connection was lost at the end of a request: %s", type(error).__name__)
 
     def _own_session(self) -> Session:
         # The registry of a host's sessions passes on most of what a session can do, and not this.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint
+from flask import Blueprint, request
 
 from musehub_plugin.hub import current_hub
 from musehub_plugin.web import problems
@@ -11,6 +11,17 @@ from musehub_plugin.web.push import post_presign, post_unpack
 from musehub_plugin.web.refs import get_refs, post_negotiate
 
 BLUEPRINT_NAME = "musehub"
+
+
+_HOST_HAS_BEGUN = "musehub.host_has_begun"
+
+
+def _note_work() -> None:
+    request.environ[_HOST_HAS_BEGUN] = current_hub().database().has_begun
+
+
+def _finish_work(error: BaseException | None) -> None:
+    current_hub().database().finish(own=request.environ.get(_HOST_HAS_BEGUN) is False)
 
 
 def make_blueprint(url_prefix: str) -> Blueprint:
@@ -25,7 +36,8 @@ def make_blueprint(url_prefix: str) -> Blueprint:
     problems.register(
         blueprint, lambda: current_hub().settings.retry_after, abandon=lambda: current_hub().database().abandon()
     )
-    blueprint.teardown_request(lambda error: current_hub().database().notice_cut())
+    blueprint.before_request(_note_work)
+    blueprint.teardown_request(_finish_work)
     for path, method, view in (
         ("refs", "GET", get_refs),
         ("negotiate", "POST", post_negotiate),

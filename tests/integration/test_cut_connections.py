@@ -10,8 +10,10 @@ from typing import Any
 
 import psycopg2
 import pytest
+from sqlalchemy import text
 
 from musehub_plugin import signals
+from musehub_plugin.models import MusehubRepo
 from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import make_commit
 from musehub_plugin.testing.services import libpq_url
@@ -47,10 +49,28 @@ def cut_at(step: str, url: str) -> Iterator[None]:
         yield
 
 
+def read_something(hub: HubEnvironment) -> None:
+    """Look up a user, as a host does before the plugin's turn comes."""
+    hub_of(hub.app).sqlalchemy.session.execute(text("SELECT 1"))
+
+
+def test_what_the_host_had_begun_is_the_hosts_to_end(hub: HubEnvironment) -> None:
+    hub.create_repo()
+    with hub.session() as session:
+        session.add(MusehubRepo(repo_id="pending", owner="bob", slug="drafts"))
+        session.flush()
+        # In one context, as tests of a host do it.
+        hub.caller().refs("alice/songs")
+        assert session.get(MusehubRepo, "pending") is not None
+
+
+@pytest.mark.parametrize("host_has_begun", [False, True])
 @pytest.mark.parametrize(("step", "status"), [("fetch.planned", 503), ("fetch.packed", 200), ("fetch.stored", 200)])
 def test_r13_a_fetch_whose_connections_are_cut_is_answered(
-    hub: HubEnvironment, postgres_config: dict[str, Any], step: str, status: int
+    hub: HubEnvironment, postgres_config: dict[str, Any], step: str, status: int, host_has_begun: bool
 ) -> None:
+    if host_has_begun:
+        hub.app.before_request(lambda: read_something(hub))
     repo_id = hub.create_repo()
     with hub.session() as session:
         head = make_commit(session, repo_id, {"a.txt": b"one"}, branch="main")
