@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import delete, exists, select
 
 from musehub_plugin.store.contents import IndexEntry
-from musehub_plugin.store.jobs import FAILED, INDEX, add_job, index_job_id, settle_job
+from musehub_plugin.store.jobs import FAILED, INDEX, add_job, index_job_id
 from musehub_plugin.store.models import (
     MusehubCommit,
     MusehubCommitRef,
@@ -42,8 +42,7 @@ def mpacks(db: Database, repo_id: str | None, after: str) -> Iterator[str]:
 
 def fail_index_job(db: Database, mpack_id: str, reason: str) -> None:
     """Record that an mpack's index is of no use, since its bytes are not what they were."""
-    add_job(db, index_job_id(mpack_id), INDEX, mpack_id)
-    settle_job(db, index_job_id(mpack_id), FAILED, error=reason)
+    add_job(db, index_job_id(mpack_id), INDEX, mpack_id, state=FAILED, error=reason)
 
 
 def is_recorded(db: Database, mpack_id: str) -> bool:

@@ -49,8 +49,12 @@ def index_job_id(mpack_id: str) -> str:
     return f"mpack-index-{to_hex(mpack_id)}"
 
 
-def add_job(db: Database, job_id: str, kind: str, subject: str, *, state: str = PENDING) -> None:
-    """Record a job, unless it is recorded already; one that has failed gets another chance.
+def add_job(
+    db: Database, job_id: str, kind: str, subject: str, *, state: str = PENDING, error: str | None = None
+) -> None:
+    """Record a job. One that is recorded already begins anew, whatever became of it.
+
+    That it was done once says nothing: what it wrote may have been collected as garbage since.
 
     Args:
         db: the unit of work; the job exists once that commits.
@@ -58,25 +62,28 @@ def add_job(db: Database, job_id: str, kind: str, subject: str, *, state: str = 
         kind: such as `mpack.index`.
         subject: what it is about, such as an mpack's id.
         state: `pending`, or `done` for work that this very transaction does.
+        error: what is wrong, where the state is `failed`.
     """
-    # One by one, for the database's clock: a host whose own is ahead would put the job off for as long.
-    db.insert_one(
+    # Times are the database's: a host whose own clock is ahead would put the job off for as long.
+    is_new = db.insert_one(
         MusehubJob,
         {
             "job_id": job_id,
             "kind": kind,
             "subject": subject,
             "state": state,
+            "error": error,
             "not_before": db.now(),
             "created_at": db.now(),
             "updated_at": db.now(),
         },
     )
-    # The same work asked for again is a new chance for one that had been given up.
+    if is_new:
+        return
     db.change(
         update(MusehubJob)
-        .where(MusehubJob.job_id == job_id, MusehubJob.state == FAILED)
-        .values(state=state, attempts=0, error=None, not_before=db.now(), updated_at=db.now())
+        .where(MusehubJob.job_id == job_id)
+        .values(state=state, attempts=0, error=error, lease_until=None, not_before=db.now(), updated_at=db.now())
         .execution_options(synchronize_session=False)
     )
 
@@ -108,7 +115,7 @@ def claim_job(db: Database, job_id: str, lease_seconds: int) -> bool:
 def settle_job(
     db: Database, job_id: str, state: str, *, error: str | None = None, retry_in: int = 0, counts: bool = True
 ) -> None:
-    """Record how an attempt ended.
+    """Record how an attempt ended, unless the job began anew in the meantime.
 
     Args:
         db: the unit of work.
@@ -120,7 +127,7 @@ def settle_job(
     """
     db.change(
         update(MusehubJob)
-        .where(MusehubJob.job_id == job_id)
+        .where(MusehubJob.job_id == job_id, MusehubJob.attempts > 0)
         .values(
             state=state,
             attempts=MusehubJob.attempts - (0 if counts else 1),
