@@ -77,6 +77,11 @@ class Control:
         written.rename(self.folder / f"{rule_name}.rule")
         return Rule(self.folder, rule_name)
 
+    def forget(self) -> None:
+        """Withdraw the rules that have not fired."""
+        for path in self.folder.glob("*.rule"):
+            path.unlink()
+
 
 def obey(folder: Path, role: str, database_url: str) -> None:
     """Have this process obey the rules of a folder from now on."""

@@ -102,6 +102,7 @@ class Laboratory:
         closing: what ends with the laboratory.
 
     Attributes:
+        directory: the folder.
         config: the settings of its processes.
         control: the rules that its processes obey.
         proxy: what its processes, but not the clients, reach S3 through.
@@ -110,7 +111,7 @@ class Laboratory:
 
     def __init__(self, servers: Servers, directory: Path, closing: ExitStack) -> None:
         self.servers = servers
-        self._directory = directory
+        self.directory = directory
         self._closing = closing
         (directory / "control").mkdir()
         self.control = Control(directory / "control")
@@ -161,18 +162,18 @@ class Laboratory:
 
     def environment(self, role: str) -> dict[str, str]:
         """Return the environment in which `create_app` makes this host, for programs started by name."""
-        path = self._directory / f"{role}.json"
+        path = self.directory / f"{role}.json"
         path.write_text(json.dumps({"config": self.config, "control": str(self.control.folder), "role": role}))
         here = os.pathsep.join(entry for entry in sys.path if entry)
         return {**os.environ, forge_app.CONFIG_VARIABLE: str(path), "PYTHONPATH": here}
 
     def _log(self) -> Path:
         self._processes += 1
-        return self._directory / f"process-{self._processes}.log"
+        return self.directory / f"process-{self._processes}.log"
 
     def logs(self) -> str:
         """Return what all processes printed."""
-        return "\n".join(path.read_text() for path in sorted(self._directory.glob("process-*.log")))
+        return "\n".join(path.read_text() for path in sorted(self.directory.glob("process-*.log")))
 
     def create_repo(self, name: str = "alice/songs", **options: Any) -> str:
         """Make a repo and return its id."""
@@ -213,6 +214,14 @@ class Laboratory:
         """Return how many rows a table has."""
         number: int = self.sql(f"SELECT count(*) FROM {table}")[0][0]  # noqa: S608 - a name from a test
         return number
+
+    def empty(self, table: str) -> None:
+        """Remove every row of a table."""
+        self.sql(f"DELETE FROM {table}")  # noqa: S608 - a name from a test
+
+    def age(self, table: str, column: str) -> None:
+        """Make every moment in a column two days older."""
+        self.sql(f"UPDATE {table} SET {column} = {column} - interval '2 days'")  # noqa: S608 - names from a test
 
     def is_somebody_waiting(self) -> bool:
         """Say whether a connection to this database waits for a lock."""
