@@ -22,6 +22,7 @@ from musehub_plugin.store.models import (
     MusehubRepo,
     MusehubSnapshot,
     MusehubSnapshotRef,
+    MusehubStagedBlob,
     MusehubUpload,
 )
 from musehub_plugin.store.session import Database, batches
@@ -215,7 +216,8 @@ def take_useless_mpack(db: Database, mpack_id: str) -> bool:
 
 
 def drop_ticket(db: Database, upload_key: str) -> bool:
-    """Remove a ticket; say whether it was there."""
+    """Remove a ticket and what is staged by it; say whether it was there."""
+    db.change(delete(MusehubStagedBlob).where(MusehubStagedBlob.upload_key == upload_key).execution_options(**_QUIET))
     return (
         db.change(delete(MusehubUpload).where(MusehubUpload.upload_key == upload_key).execution_options(**_QUIET)) == 1
     )

@@ -339,3 +339,17 @@ class MusehubUpload(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(Instant, default=_now)
     expires_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class MusehubStagedBlob(Base):
+    """A blob that a user uploaded for a repo ahead of the push that names it: where its bytes are in an upload."""
+
+    __tablename__ = "musehub_staged_blob"
+    __table_args__ = (Index(None, "upload_key"),)
+
+    repo_id: Mapped[str] = mapped_column(RepoId, primary_key=True)
+    user_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    object_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    upload_key: Mapped[str] = mapped_column(String(64))
+    start: Mapped[int] = mapped_column(BigInteger)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
