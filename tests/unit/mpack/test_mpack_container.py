@@ -173,6 +173,7 @@ def test_blobs_may_run_on_through_frames(assemble: Assemble, hand_frame: HandFra
         pytest.param([(b"abc", 2)], [1, 3], id="last blob runs past the last frame"),
         pytest.param([(b"abc", 1), (b"d", 1)], [2, 2], id="bytes left in a frame before"),
         pytest.param([(b"abc", 2), (b"d", 0)], [4, 0], id="a blob begins in a later frame than counted"),
+        pytest.param([(b"abc", 2), (b"d", 0)], [3, 1], id="a blob begins right after the frame that counts it"),
         pytest.param([(b"abc", 0), (b"d", 1)], [4], id="a blob begins in an earlier frame than counted"),
         pytest.param([(b"abc", 1)], [1 << 63], id="a blob of 2^63 bytes"),
         pytest.param([(b"abc", 1)], [-1], id="a blob of less than nothing"),
