@@ -1,4 +1,4 @@
-// A reader of mpacks in another language than the hub's: docs/mpack-format.md is all that it was written from.
+// A reader of mpacks, made from what docs/mpack-format.md says and from nothing else.
 //
 //     node mpack_reader.mjs [--verify] FILE
 //
@@ -24,7 +24,9 @@ const FIELDS = ["commit_id", "parent_ids", "snapshot_id", "branch", "message", "
 const MAX_TABLE = 1 << 24;
 const MAX_RAW = 1 << 30;
 const MAX_ENTRIES = 10_000_000;
-const MAX_DEPTH = 32;
+const MAX_FURTHER_DEPTH = 32;
+// This one is the format's: what is in the table, which is a map itself.
+const MAX_TABLE_DEPTH = 7;
 
 export class Refused extends Error {}
 
@@ -32,7 +34,7 @@ function must(holds, otherwise) {
   if (!holds) throw new Refused(otherwise);
 }
 
-// Not `ignoreBOM: false`, the default, which would swallow the first character of a text that begins with U+FEFF.
+// The default for `ignoreBOM` would swallow the first character of a text that begins with U+FEFF.
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Pulls msgpack values out of bytes. An element takes a byte at least, so no length is believed beyond what is left. */
@@ -121,13 +123,12 @@ class Unpacker {
     return digestsIn(this.bin(), this.where);
   }
 
-  /** Any value but extension types, maps with string keys that are there once. */
-  any(depth = 0) {
-    must(depth <= MAX_DEPTH, `${this.where}: is nested too deeply`);
+  /** Any value but extension types, maps with string keys that are there once, at most `depth` containers deep. */
+  any(depth) {
     must(this.at < this.bytes.length, `${this.where}: ends too early`);
     const first = this.bytes[this.at];
     if (first >= 0x80 && first <= 0x8f) return this.dict(depth);
-    if (first >= 0x90 && first <= 0x9f) return this.column(() => this.any(depth + 1));
+    if (first >= 0x90 && first <= 0x9f) return this.list(depth);
     if (first >= 0xa0 && first <= 0xbf) return this.str();
     if (first < 0x80 || first >= 0xe0 || (first >= 0xcc && first <= 0xd3)) return this.wide();
     switch (first) {
@@ -152,7 +153,7 @@ class Unpacker {
         return this.str();
       case 0xdc:
       case 0xdd:
-        return this.column(() => this.any(depth + 1));
+        return this.list(depth);
       case 0xde:
       case 0xdf:
         return this.dict(depth);
@@ -160,12 +161,18 @@ class Unpacker {
     throw new Refused(`${this.where}: type ${first.toString(16)} is not accepted`);
   }
 
+  list(depth) {
+    must(depth > 0, `${this.where}: is nested too deeply`);
+    return this.column(() => this.any(depth - 1));
+  }
+
   dict(depth) {
+    must(depth > 0, `${this.where}: is nested too deeply`);
     const found = new Map();
     for (let left = this.map(); left > 0; left -= 1) {
       const key = this.str();
       must(!found.has(key), `${this.where}: the key ${JSON.stringify(key)} is there twice`);
-      found.set(key, this.any(depth + 1));
+      found.set(key, this.any(depth - 1));
     }
     return found;
   }
@@ -243,7 +250,7 @@ function readTable(file) {
     must(!found.has(key), `table: the key ${JSON.stringify(key)} is there twice`);
     if (key === "needs") found.set(key, table.column(table.str));
     else if (key === "frames") found.set(key, Array.from({ length: table.array() }, () => table.column(table.count)));
-    else found.set(key, table.any());
+    else found.set(key, table.any(MAX_TABLE_DEPTH));
   }
   table.end();
   must(found.has("needs") && found.has("frames"), "table: a key is missing");
@@ -446,7 +453,7 @@ function readCommits(frame, snapshots, commits) {
 
 function withFurther(commit, bytes, where) {
   const fields = new Unpacker(bytes, `${where}, further fields`);
-  const found = fields.dict(0);
+  const found = fields.dict(MAX_FURTHER_DEPTH);
   fields.end();
   must(!FIELDS.some((name) => found.has(name)), `${where}: a further field has the name of another`);
   return { ...commit, ...Object.fromEntries(found) };
