@@ -127,7 +127,7 @@ def unpack(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, ch
         raise Invalid(f"branch {change.branch!r:.300} {reason}.", code="bad-branch-name")
     nodes = commit_store.graph(db, repo_id)
     # Told early, so that a push that must fail costs little; told again under the lock.
-    _check_branch(repos.branch_heads(db, repo_id), change, nodes, settled=False)
+    check_branch(repos.branch_heads(db, repo_id), change, nodes, settled=False)
     if _holds(db, repo_id, mpack_id):
         moved = db.transaction(lambda: _move_branch(db, repo_id, mpack_id, change))
         if moved is not None:
@@ -136,7 +136,7 @@ def unpack(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, ch
     reached("unpack.begun")
     try:
         with _verified_copy(hub, tickets, mpack_id) as file:
-            done = _store_pack(hub, db, repo_id, user_id, mpack_id, change, file, tickets)
+            done = store_pack(hub, db, repo_id, user_id, mpack_id, change, file, tickets=tickets)
     except NotFound:
         # The same push at once, such as a client's second try after it gave up waiting: the first used the upload up.
         moved = db.transaction(lambda: _move_branch(db, repo_id, mpack_id, change))
@@ -152,7 +152,7 @@ def unpack(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, ch
     return done
 
 
-def _store_pack(
+def store_pack(
     hub: Hub,
     db: Database,
     repo_id: str,
@@ -160,8 +160,29 @@ def _store_pack(
     mpack_id: str,
     change: BranchUpdate,
     file: IO[bytes],
-    tickets: list[str],
+    *,
+    tickets: Sequence[str] = (),
+    index_now: bool = False,
 ) -> Unpacked:
+    """Verify an mpack that nobody has looked into yet, store what it holds for a repo, and move a branch.
+
+    The one way into the tables, whatever the mpack came by. All of it or nothing.
+
+    Args:
+        hub: the app's plugin.
+        db: the unit of work.
+        repo_id: the repo.
+        user_id: who pushes.
+        mpack_id: the id that the file's bytes were found to have.
+        change: the branch to move.
+        file: the mpack, seekable, which nobody else can write to.
+        tickets: keys of the tickets that are used up by it.
+        index_now: whether to index it in the same transaction, however many blobs it holds.
+
+    Raises:
+        Invalid: an entity or a reference is wrong; the error names it.
+        Conflict: the branch is not where it would have to be.
+    """
     pack = IncomingPack(file, hub.settings)
     pack.verify_contents()
     reached("unpack.verified")
@@ -193,12 +214,12 @@ def _store_pack(
             counts=counts,
             storage_uri=storage_uri,
         )
-        inline = reader.blob_count <= hub.settings.index_inline
+        inline = index_now or reader.blob_count <= hub.settings.index_inline
         if inline:
             contents.add_index_entries(db, mpack_id, list(index_entries(reader)))
         state = jobs.DONE if inline else jobs.PENDING
         jobs.add_job(db, jobs.index_job_id(mpack_id), jobs.INDEX, mpack_id, state=state)
-        mpacks.drop_tickets(db, tickets)
+        mpacks.drop_tickets(db, list(tickets))
         reached("unpack.written")
         return Unpacked(repos.branch_heads(db, repo_id), *counts, indexed=inline)
 
@@ -221,9 +242,7 @@ def _move_branch(db: Database, repo_id: str, mpack_id: str, change: BranchUpdate
     locks.share_history(db)
     if not mpacks.repo_holds_mpack(db, repo_id, mpack_id):
         return None
-    nodes = commit_store.graph(db, repo_id)
-    _check_head(change, nodes)
-    _settle_branch(db, repo_id, change, nodes)
+    move_branch(db, repo_id, change)
     reached("unpack.branch-moved")
     job = jobs.find_job(db, jobs.index_job_id(mpack_id))
     return Unpacked(
@@ -231,6 +250,19 @@ def _move_branch(db: Database, repo_id: str, mpack_id: str, change: BranchUpdate
         *mpacks.counts(db, mpack_id),
         indexed=job is not None and job.state == jobs.DONE,
     )
+
+
+def move_branch(db: Database, repo_id: str, change: BranchUpdate) -> None:
+    """Point a branch at a commit that the repo holds; part of a transaction that the caller ends.
+
+    Raises:
+        Invalid: the repo does not hold the commit.
+        Conflict: the branch is not where it would have to be.
+    """
+    locks.share_history(db)
+    nodes = commit_store.graph(db, repo_id)
+    _check_head(change, nodes)
+    _settle_branch(db, repo_id, change, nodes)
 
 
 def _check_head(change: BranchUpdate, nodes: Mapping[str, commit_store.Node]) -> None:
@@ -241,13 +273,24 @@ def _check_head(change: BranchUpdate, nodes: Mapping[str, commit_store.Node]) ->
         )
 
 
-def _check_branch(
+def check_branch(
     heads: Mapping[str, str],
     change: BranchUpdate,
     nodes: Mapping[str, commit_store.Node],
     *,
     settled: bool,
 ) -> None:
+    """Refuse a change that the branches do not allow.
+
+    Args:
+        heads: where the repo's branches are.
+        change: what a push wants.
+        nodes: the commits that are known.
+        settled: whether `nodes` holds what the push brings, so that a head which is not in it is refused.
+
+    Raises:
+        Conflict: the branch is not where it would have to be.
+    """
     current = heads.get(change.branch)
     if current == change.head_commit_id:
         return
@@ -286,7 +329,7 @@ def _settle_branch(db: Database, repo_id: str, change: BranchUpdate, nodes: Mapp
         del heads[change.branch]
     else:
         heads[change.branch] = found
-    _check_branch(heads, change, nodes, settled=True)
+    check_branch(heads, change, nodes, settled=True)
     if found is not None and found != change.head_commit_id:
         repos.move_branch(db, repo_id, change.branch, change.head_commit_id)
 
