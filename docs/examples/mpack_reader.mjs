@@ -317,8 +317,8 @@ function readBlobs(frames, directories) {
     end += frame.raw;
     for (let left = frame.count; left > 0; left -= 1, next += 1) {
       must(next < ids.length, `${frame.name}: its count is wrong`);
-      // An empty blob between two frames begins in the one that counts it.
-      must(begin < end || (begin === end && sizes[next] === 0), `${frame.name}: its count is wrong`);
+      // At the border of two frames a blob begins in the one that counts it.
+      must(begin <= end, `${frame.name}: its count is wrong`);
       begin += sizes[next];
     }
     must(begin >= end, `${frame.name}: its count is wrong`);

@@ -240,10 +240,10 @@ class MPackReader:
             offset = min(over, frame.raw)
             over -= offset
             for _ in range(frame.count):
-                size = self._blob_sizes[ordinal]
-                # An empty blob at the border of two frames begins in the one that counts it.
-                if over or (size and offset == frame.raw):
+                # At the border of two frames a blob begins in the one that counts it.
+                if over:
                     raise MPackError(f"frame {number} (blobs): blob {ordinal} does not begin in it")
+                size = self._blob_sizes[ordinal]
                 yield ordinal, number, offset, size
                 ordinal += 1
                 offset += size

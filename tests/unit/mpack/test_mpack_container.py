@@ -166,6 +166,18 @@ def test_blobs_may_run_on_through_frames(assemble: Assemble, hand_frame: HandFra
     assert [blob["content"] for blob in found] == [b"aa", b"bbbbbbb", b"", b"d"]
 
 
+@pytest.mark.parametrize("counts", [(1, 1), (2, 0)])
+def test_a_blob_at_the_border_of_two_frames_begins_in_the_one_that_counts_it(
+    assemble: Assemble, hand_frame: HandFrame, counts: tuple[int, int]
+) -> None:
+    directory = directory_of((ids.fake_id("a"), 2), (ids.fake_id("b"), 1))
+    pack = assemble(hand_frame(1, b"aa", counts[0]), hand_frame(1, b"b", counts[1]), hand_frame(2, directory, 2))
+    assert [blob["content"] for blob in parse_wire_mpack(pack)["blobs"]] == [b"aa", b"b"]
+    reader = MPackReader(io.BytesIO(pack))
+    entry = list(reader.directory())[1]
+    assert reader.read_blob(entry.frame, entry.offset, entry.size) == b"b"
+
+
 @pytest.mark.parametrize(
     ("frames", "sizes"),
     [
@@ -173,7 +185,6 @@ def test_blobs_may_run_on_through_frames(assemble: Assemble, hand_frame: HandFra
         pytest.param([(b"abc", 2)], [1, 3], id="last blob runs past the last frame"),
         pytest.param([(b"abc", 1), (b"d", 1)], [2, 2], id="bytes left in a frame before"),
         pytest.param([(b"abc", 2), (b"d", 0)], [4, 0], id="a blob begins in a later frame than counted"),
-        pytest.param([(b"abc", 2), (b"d", 0)], [3, 1], id="a blob begins right after the frame that counts it"),
         pytest.param([(b"abc", 0), (b"d", 1)], [4], id="a blob begins in an earlier frame than counted"),
         pytest.param([(b"abc", 1)], [1 << 63], id="a blob of 2^63 bytes"),
         pytest.param([(b"abc", 1)], [-1], id="a blob of less than nothing"),
