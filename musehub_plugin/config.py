@@ -108,7 +108,13 @@ def make_settings(config: Mapping[str, Any], *, default_storage: str) -> Setting
     return settings
 
 
+# Read by `musehub_plugin.auth.jwt`, where a host uses it.
+_READ_ELSEWHERE = {"jwt_keys", "jwt_algorithms", "jwt_issuer", "jwt_audience"}
+
+
 def _refuse_misspelled(name: str, known: set[str]) -> None:
+    if name in _READ_ELSEWHERE:
+        return
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     if close:
         raise ConfigError(f"MUSEHUB_{name.upper()}: no such setting; did you mean MUSEHUB_{close[0].upper()}?")

@@ -196,3 +196,9 @@ def test_s69_a_url_may_live_for_a_week_and_no_longer() -> None:
     assert settings.presign_ttl == 604_800
     with pytest.raises(ConfigError, match="MUSEHUB_PRESIGN_TTL"):
         make_settings({"MUSEHUB_PRESIGN_TTL": 604_801}, default_storage="memory://")
+
+
+def test_the_settings_of_jwts_are_known(caplog: pytest.LogCaptureFixture) -> None:
+    names = ("KEYS", "ALGORITHMS", "ISSUER", "AUDIENCE")
+    make_settings({f"MUSEHUB_JWT_{name}": "x" for name in names}, default_storage="memory://")
+    assert caplog.text == ""
