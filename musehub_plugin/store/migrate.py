@@ -5,7 +5,6 @@ The history is the plugin's own: its version table is not the host's, and neithe
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,10 +28,9 @@ def script_location() -> Path:
     Raises:
         FileNotFoundError: it is in neither place.
     """
-    spec = importlib.util.find_spec("musehub_plugin.migrations")
-    found = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    # Python that runs in a checkout finds the package there, where the folder has its top-level name.
-    found.append(Path(__file__).parents[2] / "migrations")
+    package = Path(__file__).parents[1]
+    # Never another installation's: an editable install of a second checkout would answer to the package's name.
+    found = (package / "migrations", package.parent / "migrations")
     for place in found:
         if (place / "env.py").is_file():
             return place
