@@ -47,6 +47,14 @@ class Settings:
     queue: str = "musehub"
     url_prefix: str = ""
     ops_prefix: str = "/-/musehub"
+    mwp_prefix: str | None = "/mwp"
+    """Where the released `muse` command finds the repos; None: nowhere. Its last part is then no name for an owner."""
+    mwp_max_body: int = 64 * 1024 * 1024
+    """Size of a body of `muse push`; it sends up to 400 blobs in one. Past 8 MiB it goes through a temporary file."""
+    mwp_max_ids: int = 250_000
+    """Ids in one list of a body of the `muse` command, which sends every commit that it has; some 300 bytes each."""
+    mwp_max_staged: int = 1024**3
+    """Bytes of blobs that a user may have sent ahead of a push to one repo; they expire with `upload_ttl`."""
     public_url: str = ""
     """Scheme and host under which clients reach the app; needed where the plugin serves storage behind a proxy."""
     signing_keys: tuple[bytes, ...] = field(default=(), repr=False)
@@ -100,7 +108,7 @@ def make_settings(config: Mapping[str, Any], *, default_storage: str) -> Setting
     for name, value in given.items():
         if name not in known:
             _refuse_misspelled(name, known)
-        elif value is not None:
+        elif value is not None or name in _NONE_SWITCHES_OFF:
             values[name] = value
     checked = {name: _CHECKS.get(name, _as_is)(f"MUSEHUB_{name.upper()}", value) for name, value in values.items()}
     settings = Settings(**checked)
@@ -110,6 +118,9 @@ def make_settings(config: Mapping[str, Any], *, default_storage: str) -> Setting
 
 # Read by `musehub_plugin.auth.jwt`, where a host uses it.
 _READ_ELSEWHERE = {"jwt_keys", "jwt_algorithms", "jwt_issuer", "jwt_audience"}
+
+
+_NONE_SWITCHES_OFF = frozenset({"mwp_prefix"})
 
 
 def _refuse_misspelled(name: str, known: set[str]) -> None:
@@ -181,6 +192,10 @@ def _prefix(key: str, value: Any) -> str:
     if text and not text.startswith("/"):
         raise ConfigError(f"{key}: expected an empty string or a path that starts with '/', got {text!r:.80}")
     return text
+
+
+def _optional_prefix(key: str, value: Any) -> str | None:
+    return None if value is None else _prefix(key, value)
 
 
 def _origin(key: str, value: Any) -> str:
@@ -263,6 +278,10 @@ _CHECKS: dict[str, Any] = {
     "queue": _text,
     "url_prefix": _prefix,
     "ops_prefix": _prefix,
+    "mwp_prefix": _optional_prefix,
+    "mwp_max_body": _positive,
+    "mwp_max_ids": _positive,
+    "mwp_max_staged": _positive,
     "public_url": _origin,
     "signing_keys": _keys,
     "presign_ttl": _seconds(1, MAX_PRESIGN_TTL),
@@ -306,6 +325,13 @@ def _check_together(settings: Settings) -> None:
         )
     if settings.ops_prefix == "":
         raise ConfigError("MUSEHUB_OPS_PREFIX: must not be empty")
+    if settings.mwp_prefix == settings.url_prefix:
+        raise ConfigError(
+            "MUSEHUB_MWP_PREFIX: the same as MUSEHUB_URL_PREFIX, and both have /{owner}/{slug}/refs and fetch; set "
+            "MUSEHUB_URL_PREFIX to another path, such as '/hub', or MUSEHUB_MWP_PREFIX to None"
+        )
+    if settings.mwp_prefix == settings.ops_prefix:
+        raise ConfigError("MUSEHUB_MWP_PREFIX: the same as MUSEHUB_OPS_PREFIX; set it to another path, or to None")
     if settings.redis_url and urlsplit(settings.redis_url).scheme not in {"redis", "rediss", "unix"}:
         raise ConfigError("MUSEHUB_REDIS_URL: expected redis://, rediss:// or unix://")
     if not settings.queue:

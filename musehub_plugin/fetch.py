@@ -184,20 +184,25 @@ def _lacking_objects(db: Database, repo_id: str, snapshot_ids: Sequence[str], he
     return solid_order((path, position, object_id) for object_id, (path, position) in first_seen.items())
 
 
-class _HashingFile:
-    """A file to write to that knows the SHA-256 of what went through."""
+class HashingFile:
+    """A file to write to that knows the SHA-256 of what went through: `digest`."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.digest = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
+        """Append `data`.
+
+        Raises:
+            StorageUnavailable: there is no room for it.
+        """
         self.digest.update(data)
         return self._file.write(data)
 
 
 def _write_mpack(file: IO[bytes], db: Database, repo_id: str, plan: Plan, blobs: BlobReader) -> tuple[PackSummary, str]:
-    out = _HashingFile(file)
+    out = HashingFile(file)
     writer = MPackWriter(out)
     for object_id, content in blobs.read(plan.object_ids):
         writer.add_blob(object_id, content)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgpack
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from musehub_plugin.store.models import (
     MusehubMPackIndex,
@@ -62,6 +62,32 @@ def manifests(db: Database, repo_id: str, snapshot_ids: Sequence[str]) -> Iterat
         for snapshot_id in batch:
             blob = found.get(snapshot_id)
             yield snapshot_id, None if blob is None else msgpack.unpackb(blob)
+
+
+def sizes(db: Database, repo_id: str, snapshot_ids: Iterable[str], object_ids: Iterable[str]) -> tuple[int, int]:
+    """Return how many bytes some manifests and some blobs of a repo have, as far as rows say.
+
+    Manifests are counted as they are stored. A row that was written by hand may say nothing of its blob, so that the
+    second number is a lower bound.
+    """
+    manifest_bytes = blob_bytes = 0
+    for batch in batches(set(snapshot_ids)):
+        manifest_bytes += int(
+            db.execute(
+                select(func.coalesce(func.sum(func.length(MusehubSnapshot.manifest_blob)), 0))
+                .join(MusehubSnapshotRef, MusehubSnapshotRef.snapshot_id == MusehubSnapshot.snapshot_id)
+                .where(MusehubSnapshotRef.repo_id == repo_id, MusehubSnapshot.snapshot_id.in_(batch))
+            ).scalar_one()
+        )
+    for batch in batches(set(object_ids)):
+        blob_bytes += int(
+            db.execute(
+                select(func.coalesce(func.sum(MusehubObject.size_bytes), 0))
+                .join(MusehubObjectRef, MusehubObjectRef.object_id == MusehubObject.object_id)
+                .where(MusehubObjectRef.repo_id == repo_id, MusehubObject.object_id.in_(batch))
+            ).scalar_one()
+        )
+    return manifest_bytes, blob_bytes
 
 
 class Location(NamedTuple):
