@@ -88,9 +88,7 @@ def forget_expired(db: Database, repo_id: str, user_id: str) -> list[str]:
     chosen = (
         MusehubStagedBlob.repo_id == repo_id,
         MusehubStagedBlob.user_id == user_id,
-        ~exists().where(
-            MusehubUpload.upload_key == MusehubStagedBlob.upload_key, MusehubUpload.expires_at > db.now()
-        ),
+        ~exists().where(MusehubUpload.upload_key == MusehubStagedBlob.upload_key, MusehubUpload.expires_at > db.now()),
     )
     keys = set(db.execute(select(MusehubStagedBlob.upload_key).where(*chosen).distinct()).scalars())
     if keys:

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, Any, Final, NoReturn
 
 import msgpack
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request
 
-from musehub_plugin.errors import BadBody, Invalid, TooLarge, UnsupportedMediaType
+from musehub_plugin.errors import BadBody, Invalid, StorageUnavailable, TooLarge, UnsupportedMediaType
 from musehub_plugin.web.fields import Schema, check, check_length, is_unicode, list_limit, shown
 
 MSGPACK_TYPES: Final = frozenset({"application/x-msgpack", "application/msgpack", "application/vnd.msgpack"})
@@ -94,20 +94,43 @@ def read_body(request: Request, limit: int) -> bytes:
         UnsupportedMediaType: the body is compressed.
         Invalid: the body is chunked and the server in front does not pass such bodies on.
     """
+    return b"".join(_chunks(request, limit))
+
+
+def spool_body(request: Request, limit: int, file: IO[bytes]) -> None:
+    """Write the whole body of `request` to a file, as `read_body` returns it.
+
+    Args:
+        request: read once.
+        limit: bytes accepted.
+        file: a binary file; it is left at its end.
+
+    Raises:
+        HubError: as `read_body` says.
+        StorageUnavailable: there is no room for it.
+    """
+    for chunk in _chunks(request, limit):
+        try:
+            file.write(chunk)
+        except OSError as error:
+            raise StorageUnavailable(f"there is no room for a request's body: {error.strerror}") from error
+
+
+def _chunks(request: Request, limit: int) -> Iterator[bytes]:
     stream = open_body(request, limit)
     # A host's before_request may have drained the stream; werkzeug then keeps the bytes for get_data().
     kept: bytes | None = getattr(request, "_cached_data", None)
     if kept is not None:
         if len(kept) > limit:
             raise too_large(limit)
-        return kept
-    data = bytearray()
-    while len(data) <= limit:
-        chunk = read_some(stream, min(_READ_SIZE, limit + 1 - len(data)))
-        if not chunk:
-            return bytes(data)
-        data += chunk
-    raise too_large(limit)
+        yield kept
+        return
+    left = limit + 1
+    while chunk := read_some(stream, min(_READ_SIZE, left)):
+        left -= len(chunk)
+        if left <= 0:
+            raise too_large(limit)
+        yield chunk
 
 
 def decode_body(data: bytes, content_type: str | None, schema: Schema) -> dict[str, Any]:
@@ -124,13 +147,27 @@ def decode_body(data: bytes, content_type: str | None, schema: Schema) -> dict[s
         Invalid: they can, but are no map of such fields; the detail names the field.
         TooLarge: a list is longer than its limit, which is in the error.
     """
-    kind = (content_type or "").partition(";")[0].strip().lower()
+    kind = _media_type(content_type)
     if kind not in MSGPACK_TYPES and kind != JSON_TYPE:
         raise UnsupportedMediaType("The body must be application/x-msgpack or application/json.")
     if not data:
         raise Invalid("The body is empty.")
     values = _from_json(data, schema) if kind == JSON_TYPE else _Puller(data, schema).pull()
     return {name: check(name, field, values) for name, field in schema.items()}
+
+
+def require_msgpack(content_type: str | None) -> None:
+    """Refuse a body that does not say that it is msgpack.
+
+    Raises:
+        UnsupportedMediaType: it does not.
+    """
+    if _media_type(content_type) not in MSGPACK_TYPES:
+        raise UnsupportedMediaType("The body must be application/x-msgpack: it carries bytes.")
+
+
+def _media_type(content_type: str | None) -> str:
+    return (content_type or "").partition(";")[0].strip().lower()
 
 
 class _Puller:

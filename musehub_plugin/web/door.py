@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import IO, Any
 
 from flask import request
 
@@ -11,8 +14,10 @@ from musehub_plugin.access import Action, Identity, text_id
 from musehub_plugin.errors import HubError
 from musehub_plugin.hub import Hub, current_hub
 from musehub_plugin.store.session import Database
-from musehub_plugin.web.body import decode_body, read_body
+from musehub_plugin.web.body import decode_body, read_body, require_msgpack, spool_body
 from musehub_plugin.web.fields import Schema
+
+_SPOOL_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Call:
     fields: dict[str, Any]
 
 
-def enter(owner: str, slug: str, action: Action, schema: Schema | None = None) -> Call:
+def enter(owner: str, slug: str, action: Action, schema: Schema | None = None, *, limit: int | None = None) -> Call:
     """Let the current request in, or raise the refusal.
 
     The body is read first, so that no database connection waits for a slow sender, but nothing is said about it until
@@ -43,21 +48,50 @@ def enter(owner: str, slug: str, action: Action, schema: Schema | None = None) -
         slug: from the path.
         action: what the resource does with the repo.
         schema: the fields of the body; None where the resource takes no body.
+        limit: bytes of the body that are accepted; None: `MUSEHUB_MAX_BODY`.
 
     Raises:
         HubError: as `Access.identify`, `Access.require`, `read_body` and `decode_body` say, in this order.
     """
     hub = current_hub()
     body = b""
-    body_refusal: HubError | None = None
+    refusal: HubError | None = None
     if schema is not None:
         try:
-            body = read_body(request, hub.settings.max_body)
+            body = read_body(request, hub.settings.max_body if limit is None else limit)
         except HubError as error:
-            body_refusal = error
+            refusal = error
+    call = _admit(hub, owner, slug, action, refusal)
+    if schema is None:
+        return call
+    return replace(call, fields=decode_body(body, request.headers.get("Content-Type"), schema))
+
+
+@contextmanager
+def enter_with_file(owner: str, slug: str, action: Action, limit: int) -> Iterator[tuple[Call, IO[bytes]]]:
+    """Let the current request in as `enter` does, and give its body as a file of msgpack that nobody has looked into.
+
+    Args:
+        owner: from the path.
+        slug: from the path.
+        action: what the resource does with the repo.
+        limit: bytes of the body that are accepted.
+    """
+    hub = current_hub()
+    refusal: HubError | None = None
+    with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file:
+        try:
+            spool_body(request, limit, file)
+        except HubError as error:
+            refusal = error
+        call = _admit(hub, owner, slug, action, refusal)
+        require_msgpack(request.headers.get("Content-Type"))
+        yield call, file
+
+
+def _admit(hub: Hub, owner: str, slug: str, action: Action, body_refusal: HubError | None) -> Call:
     identity = hub.access.identify(request)
     repo = hub.access.require(identity, owner, slug, action)
     if body_refusal is not None:
         raise body_refusal
-    fields = {} if schema is None else decode_body(body, request.headers.get("Content-Type"), schema)
-    return Call(hub, hub.database(), identity, repo, text_id(repo.repo_id), fields)
+    return Call(hub, hub.database(), identity, repo, text_id(repo.repo_id), {})

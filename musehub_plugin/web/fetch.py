@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
 from flask import Response, request
@@ -12,7 +14,7 @@ from musehub_plugin.fetch import fetch
 from musehub_plugin.hub import current_app_object, current_hub
 from musehub_plugin.jobs.queue import rearm
 from musehub_plugin.signals import fetched
-from musehub_plugin.web.door import enter
+from musehub_plugin.web.door import Call, enter
 from musehub_plugin.web.fields import fetch_schema
 from musehub_plugin.web.negotiation import encode_response
 
@@ -25,8 +27,21 @@ def post_fetch(owner: str, slug: str) -> Response:
     settings = current_hub().settings
     schema = fetch_schema(max_wants=settings.max_wants, max_haves=settings.max_haves)
     call = enter(owner, slug, "read", schema)
-    try:
+    with rearming(call):
         answer = fetch(call.hub, call.db, call.repo_id, call.fields["want"], call.fields["have"])
+    fetched.send(current_app_object(), repo=call.repo, identity=call.identity, answer=answer)
+    return encode_response(asdict(answer), request.headers.get("Accept"))
+
+
+@contextmanager
+def rearming(call: Call) -> Iterator[None]:
+    """Have index jobs that a fetch waits for put on the queue again, and say so where one has failed for good.
+
+    Raises:
+        Unavailable: a blob that the fetch needs is not indexed yet, or will not be.
+    """
+    try:
+        yield
     except NotIndexed:
         if rearm(call.hub, call.db, call.repo_id):
             raise Unavailable(
@@ -35,5 +50,3 @@ def post_fetch(owner: str, slug: str) -> Response:
                 retry_after=_RETRY_AFTER_FAILURE,
             ) from None
         raise
-    fetched.send(current_app_object(), repo=call.repo, identity=call.identity, answer=answer)
-    return encode_response(asdict(answer), request.headers.get("Accept"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from musehub_plugin.errors import Invalid, TooLarge
-from musehub_plugin.ids import is_id
+from musehub_plugin.ids import PREFIX, is_hex, is_id
 
 
 class _Required:
@@ -31,11 +31,13 @@ class Ids:
         limit: elements accepted, duplicates included; more is `TooLarge`.
         minimum: elements needed.
         default: the value where the key is absent.
+        bare: whether they are sent without `sha256:`, as the released `muse` command does; the value has it.
     """
 
     limit: int
     minimum: int = 0
     default: Any = REQUIRED
+    bare: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,10 +141,12 @@ def check(name: str, field: Field, values: Mapping[str, Any]) -> Any:
             items = _list(name, value, field.limit)
             if len(items) < field.minimum:
                 raise Invalid(f"{name}: at least {field.minimum} id is needed.")
+            is_form, form = (is_hex, _BARE_ID) if field.bare else (is_id, _AN_ID)
             for position, item in enumerate(items):
-                if not is_id(item):
-                    raise _wrong(f"{name}[{position}]", _AN_ID, item)
-            return list(dict.fromkeys(items))
+                if not is_form(item):
+                    raise _wrong(f"{name}[{position}]", form, item)
+            unique = dict.fromkeys(items)
+            return [PREFIX + item for item in unique] if field.bare else list(unique)
         case Id():
             if not (is_id(value) or (field.nullable and value is None)):
                 raise _wrong(name, f"{_AN_ID} or null" if field.nullable else _AN_ID, value)
@@ -164,6 +168,7 @@ def check(name: str, field: Field, values: Mapping[str, Any]) -> Any:
 
 
 _AN_ID = "an id (sha256: and 64 lowercase hex digits)"
+_BARE_ID = "64 lowercase hex digits"
 
 
 def _list(name: str, value: object, limit: int) -> list[Any]:

@@ -13,8 +13,9 @@ import logging
 import re
 import secrets
 from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from flask import Blueprint, Flask, Response, current_app, got_request_exception, request
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -70,6 +71,22 @@ def request_id() -> str:
     return chosen
 
 
+class Respond(Protocol):
+    """Makes a problem into the answer to the current request: `problem`, or what another protocol has instead."""
+
+    def __call__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Return the answer; `problem` says what the arguments are."""
+        ...
+
+
 def problem(
     status: int,
     code: str,
@@ -87,7 +104,18 @@ def problem(
         extra: further members; they cannot replace the standard ones.
         headers: further headers.
     """
-    body: dict[str, Any] = {
+    return encode_response(
+        problem_members(status, code, detail, extra),
+        request.headers.get("Accept"),
+        status=int(status),
+        headers=problem_headers(status, headers),
+        json_type=PROBLEM_TYPE,
+    )
+
+
+def problem_members(status: int, code: str, detail: str, extra: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the members of a problem; the arguments are those of `problem`."""
+    members: dict[str, Any] = {
         **(extra or {}),
         "type": "about:blank",
         "title": _phrase(status),
@@ -96,17 +124,24 @@ def problem(
         "code": code,
     }
     if status >= 500:
-        body["request_id"] = request_id()
+        members["request_id"] = request_id()
+    return members
+
+
+def problem_headers(status: int, headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the headers that a problem adds; the arguments are those of `problem`."""
     sent = dict(headers or {})
     if status == HTTPStatus.UNAUTHORIZED:
         sent["WWW-Authenticate"] = CHALLENGE
-    return encode_response(
-        body, request.headers.get("Accept"), status=int(status), headers=sent, json_type=PROBLEM_TYPE
-    )
+    return sent
 
 
 def register(
-    blueprint: Blueprint, retry_after: Callable[[], int] = lambda: 2, *, abandon: Callable[[], None] = lambda: None
+    blueprint: Blueprint,
+    retry_after: Callable[[], int] = lambda: 2,
+    *,
+    abandon: Callable[[], None] = lambda: None,
+    respond: Respond = problem,
 ) -> None:
     """Make `blueprint` answer its errors as problems and stamp `X-Request-Id` on its answers.
 
@@ -115,11 +150,12 @@ def register(
         retry_after: gives the seconds that a caller should wait when the database or storage is away.
         abandon: lets go of the request's database connections once the database has failed: the end of the request
             would talk to it again, and an error there has no handler.
+        respond: makes the answers.
     """
 
     def unavailable(what: str) -> Response:
         detail = f"The {what} is not available at the moment. Try again."
-        return hub_error(Unavailable(detail, retry_after=retry_after(), code=f"{what}-unavailable"))
+        return hub_error(Unavailable(detail, retry_after=retry_after(), code=f"{what}-unavailable"), respond)
 
     def database_error(error: DBAPIError | PoolTimeout) -> Response:
         # The driver's own words: the SQLAlchemy text would carry the statement and its parameters.
@@ -141,31 +177,32 @@ def register(
         # Flask sends this for exceptions that nobody handles; error trackers listen to it.
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined] # a proxy, untyped
         got_request_exception.send(app, _async_wrapper=app.ensure_sync, exception=error)
-        return problem(500, HubError.code, "The server failed. Give the request id to the operator.")
+        return respond(500, HubError.code, "The server failed. Give the request id to the operator.")
 
-    blueprint.register_error_handler(HubError, hub_error)
+    blueprint.register_error_handler(HubError, partial(hub_error, respond=respond))
     for kind in (OperationalError, InterfaceError, PoolTimeout):
         blueprint.register_error_handler(kind, database_error)
     blueprint.register_error_handler(StorageUnavailable, storage_error)
     blueprint.register_error_handler(Exception, any_error)
     # Flask asks the app's handler for the exact status before a blueprint's for HTTPException: claim each
     # status.
-    blueprint.register_error_handler(HTTPException, http_exception)
+    refused = partial(http_exception, respond=respond)
+    blueprint.register_error_handler(HTTPException, refused)
     for exception in default_exceptions.values():
-        blueprint.register_error_handler(exception, http_exception)
+        blueprint.register_error_handler(exception, refused)
     blueprint.after_request(_stamp)
 
 
-def hub_error(error: HubError) -> Response:
+def hub_error(error: HubError, respond: Respond = problem) -> Response:
     """Return the answer to a refusal that is part of the interface."""
     if isinstance(error, HistoryDamaged):
         logger.error("Request %s: damaged history: %s", request_id(), error.internal)
     elif error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.info("Request %s: %s %s: %s", request_id(), int(error.status), error.code, error.detail)
-    return problem(error.status, error.code, error.detail, extra=error.extra, headers=error.headers)
+    return respond(error.status, error.code, error.detail, extra=error.extra, headers=error.headers)
 
 
-def http_exception(error: HTTPException) -> WerkzeugResponse:
+def http_exception(error: HTTPException, respond: Respond = problem) -> WerkzeugResponse:
     """Return the answer to an exception of werkzeug's, or of a host's `abort()` within the plugin's views."""
     status = error.code
     if error.response is not None or status is None or status < 400:
@@ -174,7 +211,7 @@ def http_exception(error: HTTPException) -> WerkzeugResponse:
     phrase = _phrase(status)
     # The description may repeat what was sent; the phrase cannot.
     code = _CODES.get(status) or re.sub(r"[^a-z]+", "-", phrase.lower())
-    return problem(status, code, f"{phrase}.", headers=headers)
+    return respond(status, code, f"{phrase}.", headers=headers)
 
 
 def _phrase(status: int) -> str:
