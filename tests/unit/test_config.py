@@ -19,7 +19,8 @@ S3 = {
     "MUSEHUB_S3_SECRET_KEY": "secret",
 }
 SIZES = ("MAX_BODY", "MAX_WANTS", "MAX_HAVES", "MAX_PUSH", "MAX_PUSH_RAW", "MAX_BLOB", "MAX_COMMITS")
-COUNTS = (*SIZES, "MAX_MANIFEST_ENTRIES", "JOB_ATTEMPTS")
+MWP = ("MWP_MAX_BODY", "MWP_MAX_IDS", "MWP_MAX_STAGED")
+COUNTS = (*SIZES, *MWP, "MAX_MANIFEST_ENTRIES", "MAX_MANIFEST_TOTAL", "JOB_ATTEMPTS")
 SECONDS = {
     "PRESIGN_TTL": MAX_PRESIGN_TTL,
     "UPLOAD_TTL": MAX_PRESIGN_TTL,
@@ -27,8 +28,9 @@ SECONDS = {
     "JOB_TIMEOUT": 86400,
     "JOB_LEASE": 86400,
     "SWEEP_INTERVAL": 86400,
+    "GC_GRACE": 10 * 365 * 86400,
 }
-TEXTS = ("S3_ACCESS_KEY", "S3_SECRET_KEY", "S3_BUCKET", "S3_REGION", "REDIS_URL", "QUEUE", "BIND_KEY")
+TEXTS = ("METRICS_TOKEN", "S3_ACCESS_KEY", "S3_SECRET_KEY", "S3_BUCKET", "S3_REGION", "REDIS_URL", "QUEUE", "BIND_KEY")
 
 BAD: list[tuple[str, Any]] = [
     ("STORAGE", "ftp://host/path"),
@@ -52,6 +54,8 @@ BAD: list[tuple[str, Any]] = [
     ("QUEUE", ""),
     ("URL_PREFIX", "muse"),
     ("URL_PREFIX", 1),
+    ("MWP_PREFIX", "mwp"),
+    ("MWP_PREFIX", 1),
     ("OPS_PREFIX", ""),
     ("OPS_PREFIX", "/"),
     ("OPS_PREFIX", "ops"),
@@ -63,6 +67,8 @@ BAD: list[tuple[str, Any]] = [
     ("SIGNING_KEYS", ["x" * 32, b"short"]),
     ("SIGNING_KEYS", 32),
     ("SIGNING_KEYS", [32]),
+    ("INDEX_INLINE", -1),
+    ("INDEX_INLINE", "many"),
     *((name, value) for name in COUNTS for value in (0, -1, "many", 1.5, True, "1e3", "٣")),
     *((name, value) for name, high in SECONDS.items() for value in (0, high + 1, "soon", 2.5, False)),
     *((name, 5) for name in TEXTS),
@@ -192,10 +198,18 @@ def test_a_prefix_loses_its_last_slash(prefix: str) -> None:
 
 
 def test_s69_a_url_may_live_for_a_week_and_no_longer() -> None:
-    settings = make_settings({"MUSEHUB_PRESIGN_TTL": 604_800}, default_storage="memory://")
+    week_long = {"MUSEHUB_PRESIGN_TTL": 604_800, "MUSEHUB_GC_GRACE": 604_801}
+    settings = make_settings(week_long, default_storage="memory://")
     assert settings.presign_ttl == 604_800
     with pytest.raises(ConfigError, match="MUSEHUB_PRESIGN_TTL"):
         make_settings({"MUSEHUB_PRESIGN_TTL": 604_801}, default_storage="memory://")
+
+
+@pytest.mark.parametrize("longer", ["MUSEHUB_PRESIGN_TTL", "MUSEHUB_UPLOAD_TTL", "MUSEHUB_JOB_LEASE"])
+def test_r32_garbage_is_kept_for_longer_than_anything_may_name_it(longer: str) -> None:
+    make_settings({"MUSEHUB_GC_GRACE": 7201, longer: 7200}, default_storage="memory://")
+    with pytest.raises(ConfigError, match="MUSEHUB_GC_GRACE"):
+        make_settings({"MUSEHUB_GC_GRACE": 7200, longer: 7200}, default_storage="memory://")
 
 
 def test_the_settings_of_jwts_are_known(caplog: pytest.LogCaptureFixture) -> None:
