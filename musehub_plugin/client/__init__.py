@@ -9,27 +9,65 @@
 
 It needs nothing of the plugin but the mpack format and the ids: Flask, SQLAlchemy and minio need not be installed.
 Every error that it raises for a caller to see is a `ClientError`, whose text is one line.
+
+The names are loaded when they are first used, so that the command answers `--help` without loading an HTTP client.
 """
 
-from musehub_plugin.client.apply import Applied, apply_mpack
-from musehub_plugin.client.checkout import CheckedOut, checkout
-from musehub_plugin.client.clone import Cloned, clone
-from musehub_plugin.client.errors import (
-    BadMPack,
-    ClientError,
-    GitImportError,
-    HubRefused,
-    HubUnreachable,
-    InsecureTokenError,
-    WorkdirError,
-)
-from musehub_plugin.client.fetch import Fetched, fetch
-from musehub_plugin.client.gitimport import GitImport, import_git
-from musehub_plugin.client.push import NotFastForwardError, Pushed, PushedBranch, push
-from musehub_plugin.client.remotes import remote_url, remotes, set_remote
-from musehub_plugin.client.transport import HubTransport, Progress
-from musehub_plugin.client.verify import Verified, verify
-from musehub_plugin.client.workdir import Workdir
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from musehub_plugin.client.apply import Applied, apply_mpack
+    from musehub_plugin.client.cloning import Cloned, clone
+    from musehub_plugin.client.errors import (
+        BadMPack,
+        ClientError,
+        GitImportError,
+        HubRefused,
+        HubUnreachable,
+        InsecureTokenError,
+        WorkdirError,
+    )
+    from musehub_plugin.client.fetching import Fetched, fetch
+    from musehub_plugin.client.gitimport import GitImport, import_git
+    from musehub_plugin.client.packing import Packed, pack, unpack
+    from musehub_plugin.client.progress import Progress
+    from musehub_plugin.client.pulling import Pulled, pull
+    from musehub_plugin.client.pushing import NotFastForwardError, Pushed, PushedBranch, push
+    from musehub_plugin.client.remoteconfig import remote_url, remotes, set_remote
+    from musehub_plugin.client.transport import HubTransport
+    from musehub_plugin.client.verifying import Verified, verify
+    from musehub_plugin.client.workdir import Workdir
+    from musehub_plugin.client.worktree import CheckedOut, checkout
+
+# No module has the name of a function that it gives: importing it would put the module in the function's place.
+_MODULES = {
+    "apply": ("Applied", "apply_mpack"),
+    "cloning": ("Cloned", "clone"),
+    "errors": (
+        "BadMPack",
+        "ClientError",
+        "GitImportError",
+        "HubRefused",
+        "HubUnreachable",
+        "InsecureTokenError",
+        "WorkdirError",
+    ),
+    "fetching": ("Fetched", "fetch"),
+    "gitimport": ("GitImport", "import_git"),
+    "packing": ("Packed", "pack", "unpack"),
+    "progress": ("Progress",),
+    "pulling": ("Pulled", "pull"),
+    "pushing": ("NotFastForwardError", "Pushed", "PushedBranch", "push"),
+    "remoteconfig": ("remote_url", "remotes", "set_remote"),
+    "transport": ("HubTransport",),
+    "verifying": ("Verified", "verify"),
+    "workdir": ("Workdir",),
+    "worktree": ("CheckedOut", "checkout"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Applied",
@@ -45,7 +83,9 @@ __all__ = [
     "HubUnreachable",
     "InsecureTokenError",
     "NotFastForwardError",
+    "Packed",
     "Progress",
+    "Pulled",
     "Pushed",
     "PushedBranch",
     "Verified",
@@ -56,9 +96,19 @@ __all__ = [
     "clone",
     "fetch",
     "import_git",
+    "pack",
+    "pull",
     "push",
     "remote_url",
     "remotes",
     "set_remote",
+    "unpack",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return value

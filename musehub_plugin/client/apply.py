@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Protocol
 
 from musehub_plugin.client.errors import BadMPack
 from musehub_plugin.client.manifest import ManifestRows
+from musehub_plugin.client.progress import Progress, silent
 from musehub_plugin.client.record import commit_hashes_to, record_from_wire
-from musehub_plugin.client.transport import Progress
 from musehub_plugin.client.workdir import Workdir
-from musehub_plugin.mpack import Limits, MPackError, MPackReader
+from musehub_plugin.mpack import Blob, Limits, MPackError, MPackReader
 
 # Blobs up to this size are read whole: most are, and a file less is opened for each.
 _WHOLE: Final = 1 << 20
@@ -41,14 +41,81 @@ class Applied:
     new_blobs: int
 
 
+class Store(Protocol):
+    """Where the entities of an mpack go once they have been verified.
+
+    The three `add` calls take what has the id that it must have, and say whether it is new there.
+    """
+
+    def has(self, kind: str, entity_id: str) -> bool:
+        """Say whether an entity (`objects`, `snapshots`, `commits`) is in the mpack's part that was added, or here."""
+        ...
+
+    def add_blob(self, blob: Blob) -> bool:
+        """Add a blob.
+
+        Raises:
+            BadMPack: its bytes are not what its id says.
+        """
+        ...
+
+    def add_snapshot(self, rows: ManifestRows, snapshot_id: str) -> bool:
+        """Add a snapshot."""
+        ...
+
+    def add_commit(self, commit: dict[str, Any]) -> bool:
+        """Add a commit in its wire form; its parents were added before."""
+        ...
+
+
+class LooseStore:
+    """Writes every entity as a file of its own.
+
+    Args:
+        workdir: the working copy.
+    """
+
+    def __init__(self, workdir: Workdir) -> None:
+        self._workdir = workdir
+        # Not part of an id, and not on the wire: it says when this copy got to know a snapshot.
+        self._created_at = datetime.now(UTC).isoformat(timespec="microseconds")
+
+    def has(self, kind: str, entity_id: str) -> bool:
+        """Say whether an entity is in the working copy."""
+        return self._workdir.has(kind, entity_id)
+
+    def add_blob(self, blob: Blob) -> bool:
+        """Write a blob."""
+        if blob.size <= _WHOLE:
+            object_id, new = self._workdir.write_blob(blob.read(), blob.object_id)
+        else:
+            object_id, new = self._workdir.write_blob_stream(blob.chunks(), blob.object_id)
+        require_id(blob, object_id)
+        return new
+
+    def add_snapshot(self, rows: ManifestRows, snapshot_id: str) -> bool:
+        """Write a snapshot."""
+        return self._workdir.write_snapshot(rows, snapshot_id, self._created_at)
+
+    def add_commit(self, commit: dict[str, Any]) -> bool:
+        """Write a commit."""
+        return self._workdir.write_commit(record_from_wire(commit, repo_id=self._workdir.repo_id))
+
+
+def require_id(blob: Blob, found: str) -> None:
+    """Raise `BadMPack` unless a blob hashes to its id."""
+    if found != blob.object_id:
+        raise BadMPack(f"blob {blob.object_id} of the mpack hashes to {found}")
+
+
 def apply_mpack(
     workdir: Workdir,
     source: bytes | Path | BinaryIO,
     *,
     limits: Limits | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Applied:
-    """Store what an mpack holds in a working copy; no ref is moved.
+    """Store what an mpack holds in a working copy, each entity as a file of its own; no ref is moved.
 
     Every blob, snapshot and commit is hashed, and every object, snapshot and parent that they name must be in the
     mpack or in the working copy. What fails is not stored, nor is anything that names it: blobs are written first,
@@ -66,10 +133,27 @@ def apply_mpack(
     """
     if isinstance(source, Path):
         with source.open("rb") as file:
-            return apply_mpack(workdir, file, limits=limits, progress=progress)
+            return apply_to(LooseStore(workdir), file, limits=limits, progress=progress)
+    opened = io.BytesIO(source) if isinstance(source, bytes) else source
+    return apply_to(LooseStore(workdir), opened, limits=limits, progress=progress)
+
+
+def apply_to(store: Store, file: BinaryIO, *, limits: Limits | None = None, progress: Progress = silent) -> Applied:
+    """Verify an mpack, and give a store what it holds: the rules of `apply_mpack`, whatever the store does.
+
+    Args:
+        store: where it goes.
+        file: the mpack, seekable.
+        limits: what is accepted.
+        progress: told about blobs, snapshots and commits done.
+
+    Raises:
+        BadMPack: as `apply_mpack`.
+    """
     try:
-        reader = MPackReader(io.BytesIO(source) if isinstance(source, bytes) else source, limits=limits)
-        application = _Application(workdir, reader, progress or (lambda stage, done, total: None))
+        # One frame at a time: blobs are read in their order, and each frame may take 16 MiB.
+        reader = MPackReader(file, limits=limits, cached_frames=1)
+        application = _Application(store, reader, progress)
         return Applied(
             reader.commit_count,
             reader.snapshot_count,
@@ -85,32 +169,24 @@ def apply_mpack(
 class _Application:
     """The three steps, in the order in which they must be taken; each returns how many entities were new."""
 
-    def __init__(self, workdir: Workdir, reader: MPackReader, progress: Progress) -> None:
-        self._workdir = workdir
+    def __init__(self, store: Store, reader: MPackReader, progress: Progress) -> None:
+        self._store = store
         self._reader = reader
         self._progress = progress
 
     def blobs(self) -> int:
         new_count = 0
         for done, blob in enumerate(self._reader.blobs(), 1):
-            if blob.size <= _WHOLE:
-                object_id, new = self._workdir.write_blob(blob.read(), blob.object_id)
-            else:
-                object_id, new = self._workdir.write_blob_stream(blob.chunks(), blob.object_id)
-            if object_id != blob.object_id:
-                raise BadMPack(f"blob {blob.object_id} of the mpack hashes to {object_id}")
-            new_count += new
+            new_count += self._store.add_blob(blob)
             self._progress("blobs", done, self._reader.blob_count)
         return new_count
 
     def snapshots(self) -> int:
-        # Not part of the id, and not on the wire: it says when this copy got to know the snapshot.
-        created_at = datetime.now(UTC).isoformat(timespec="microseconds")
         rows = ManifestRows()
         new_count = 0
         for done, delta in enumerate(self._reader.snapshot_deltas(), 1):
             for object_id in delta.changed.values():
-                if not self._workdir.has_blob(object_id):
+                if not self._store.has("objects", object_id):
                     raise BadMPack(
                         f"snapshot {delta.snapshot_id} of the mpack names blob {object_id}, which is neither in the "
                         "mpack nor here"
@@ -125,14 +201,14 @@ class _Application:
             # An id that the mpack does not state was computed from the manifest by the reader.
             if delta.id_is_stored and rows.snapshot_id() != delta.snapshot_id:
                 raise BadMPack(f"snapshot {delta.snapshot_id} of the mpack hashes to {rows.snapshot_id()}")
-            new_count += self._workdir.write_snapshot(rows, delta.snapshot_id, created_at)
+            new_count += self._store.add_snapshot(rows, delta.snapshot_id)
             self._progress("snapshots", done, self._reader.snapshot_count)
         return new_count
 
     def commits(self) -> int:
         new_count = 0
         for done, commit in enumerate(self._checked_commits(), 1):
-            new_count += self._workdir.write_commit(record_from_wire(commit, repo_id=self._workdir.repo_id))
+            new_count += self._store.add_commit(commit)
             self._progress("commits", done, self._reader.commit_count)
         return new_count
 
@@ -145,7 +221,7 @@ class _Application:
             commit_id = commit["commit_id"]
             if not commit_hashes_to(commit):
                 raise BadMPack(f"commit {commit_id} of the mpack does not hash to its id")
-            if not self._workdir.has_snapshot(commit["snapshot_id"]):
+            if not self._store.has("snapshots", commit["snapshot_id"]):
                 raise BadMPack(
                     f"commit {commit_id} of the mpack names snapshot {commit['snapshot_id']}, which is neither in the "
                     "mpack nor here"
@@ -154,7 +230,7 @@ class _Application:
             passed.add(commit_id)
             awaited.update(parent for parent in commit["parent_ids"] if parent not in passed)
         for parent in sorted(awaited - passed):
-            if not self._workdir.has_commit(parent):
+            if not self._store.has("commits", parent):
                 raise BadMPack(f"a commit of the mpack has the parent {parent}, which is neither in the mpack nor here")
         # Hubs send parents first; another order costs the memory to turn it round.
         return self._reader.commits() if in_order else _parents_first(self._reader.commits())

@@ -2,7 +2,7 @@
 
 The layout is the public muse client's: bare hex inside `.muse`, and `sha256:` ids everywhere in this
 interface. Every file is written beside its place and renamed into it: a reader sees the old file, the new one
-or none.
+or none. What has no file of its own is looked for in the packs, which a bare working copy keeps (`packs`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 from musehub_plugin import ids
 from musehub_plugin.client.errors import WorkdirError
 from musehub_plugin.client.manifest import ManifestRows
-from musehub_plugin.client.record import check_record, render
+from musehub_plugin.client.packs import PackFolder, open_chunks
+from musehub_plugin.client.record import check_record, record_from_wire, render
 
 _REPAIR = "`musehub fetch --repair` brings it back"
 
@@ -32,21 +33,35 @@ class EntityFiles:
         muse: the working copy's `.muse` folder.
 
     Attributes:
+        packs: the mpacks that are kept as they came.
+        repo_id: the repo's id on the hub.
         rewrite: write what is there already once more, to repair it; False at first.
     """
 
+    repo_id = ""
+
     def __init__(self, muse: Path) -> None:
         self.muse = muse
+        self.packs = PackFolder(muse)
         self.rewrite = False
         self._base = os.fspath(muse)
         prefix = os.fspath(muse / "tmp" / f"{os.getpid()}-{secrets.token_hex(4)}")
         self._temp_names = (f"{prefix}-{number}" for number in count())
 
+    def has(self, kind: str, entity_id: str) -> bool:
+        """Say whether an entity is there.
+
+        Args:
+            kind: `objects`, `snapshots` or `commits`.
+            entity_id: its id.
+        """
+        return _exists(self._entity_path(kind, entity_id)) or self.packs.has(kind, entity_id)
+
     # Blobs
 
     def has_blob(self, object_id: str) -> bool:
-        """Say whether a blob's file is there."""
-        return _exists(self._blob_path(object_id))
+        """Say whether a blob is there."""
+        return self.has("objects", object_id)
 
     def blob_size(self, object_id: str) -> int:
         """Return a blob's size in bytes.
@@ -55,9 +70,12 @@ class EntityFiles:
             WorkdirError: it is not there.
         """
         try:
-            return Path(self._blob_path(object_id)).stat().st_size
+            return _size(self._blob_path(object_id))
         except FileNotFoundError:
-            raise WorkdirError(f"blob {object_id} is missing; {_REPAIR}") from None
+            found = self.packs.blob(object_id)
+            if found is None:
+                raise WorkdirError(f"blob {object_id} is missing; {_REPAIR}") from None
+            return found[0]
 
     def open_blob(self, object_id: str) -> BufferedReader:
         """Open a blob for reading.
@@ -68,7 +86,10 @@ class EntityFiles:
         try:
             return Path(self._blob_path(object_id)).open("rb")
         except FileNotFoundError:
-            raise WorkdirError(f"blob {object_id} is missing; {_REPAIR}") from None
+            found = self.packs.blob(object_id)
+            if found is None:
+                raise WorkdirError(f"blob {object_id} is missing; {_REPAIR}") from None
+            return open_chunks(found[1]())
 
     def read_blob(self, object_id: str) -> bytes:
         """Return a blob's bytes.
@@ -122,7 +143,7 @@ class EntityFiles:
             object_id = ids.from_digest(digest.digest())
             if expected_id not in {None, object_id}:
                 return object_id, False
-            new = not self.has_blob(object_id)
+            new = not _exists(self._blob_path(object_id))
             _rename(temp, self._blob_path(object_id))
         finally:
             temp.unlink(missing_ok=True)
@@ -131,8 +152,8 @@ class EntityFiles:
     # Snapshots and commits
 
     def has_snapshot(self, snapshot_id: str) -> bool:
-        """Say whether a snapshot's file is there."""
-        return _exists(self._record_path("snapshots", snapshot_id))
+        """Say whether a snapshot is there."""
+        return self.has("snapshots", snapshot_id)
 
     def read_snapshot(self, snapshot_id: str) -> dict[str, str]:
         """Return a snapshot's manifest.
@@ -141,6 +162,11 @@ class EntityFiles:
             WorkdirError: it is not there, or is damaged.
         """
         record = self._read_record("snapshots", snapshot_id)
+        if record is None:
+            packed = self.packs.manifest(snapshot_id)
+            if packed is None:
+                raise WorkdirError(f"the file of snapshot {snapshot_id} is missing; {_REPAIR}")
+            return packed
         manifest = record.get("manifest") if isinstance(record, dict) else None
         if not isinstance(manifest, dict) or not all(map(ids.is_hex, manifest.values())):
             raise WorkdirError(f"snapshot {snapshot_id} is damaged; {_REPAIR}")
@@ -164,8 +190,8 @@ class EntityFiles:
         return new
 
     def has_commit(self, commit_id: str) -> bool:
-        """Say whether a commit's file is there."""
-        return _exists(self._record_path("commits", commit_id))
+        """Say whether a commit is there."""
+        return self.has("commits", commit_id)
 
     def read_commit(self, commit_id: str) -> dict[str, Any]:
         """Return the map of a commit's file, with bare hex ids.
@@ -174,6 +200,11 @@ class EntityFiles:
             WorkdirError: it is not there, or is damaged.
         """
         record = self._read_record("commits", commit_id)
+        if record is None:
+            packed = self.packs.commit(commit_id)
+            if packed is None:
+                raise WorkdirError(f"the file of commit {commit_id} is missing; {_REPAIR}")
+            return record_from_wire(packed, repo_id=self.repo_id)
         problem = check_record(record, commit_id)
         if problem is not None:
             raise WorkdirError(f"the file of commit {commit_id} {problem}; {_REPAIR}")
@@ -196,7 +227,18 @@ class EntityFiles:
         return new
 
     def stored_ids(self, kind: str) -> Iterator[str]:
-        """Iterate over the ids of all stored entities of a kind, in no order.
+        """Iterate over the ids of all stored entities of a kind, each once, in no order.
+
+        Args:
+            kind: `objects`, `snapshots` or `commits`.
+        """
+        yield from self.loose_ids(kind)
+        for entity_id in self.packs.ids(kind):
+            if not _exists(self._entity_path(kind, entity_id)):
+                yield entity_id
+
+    def loose_ids(self, kind: str) -> Iterator[str]:
+        """Iterate over the ids of the entities of a kind that have files of their own, in no order.
 
         Args:
             kind: `objects`, `snapshots` or `commits`.
@@ -214,6 +256,10 @@ class EntityFiles:
                     if ids.is_hex(entry.name + leaf.name):
                         yield ids.PREFIX + entry.name + leaf.name
 
+    def remove_loose(self, kind: str, entity_id: str) -> None:
+        """Remove an entity's own file; a pack must hold it."""
+        Path(self._entity_path(kind, entity_id)).unlink(missing_ok=True)
+
     def temp_path(self) -> Path:
         """Return a path for a new file on the working copy's file system; who takes it cleans it up."""
         return Path(next(self._temp_names))
@@ -225,16 +271,23 @@ class EntityFiles:
     def _record_path(self, kind: str, entity_id: str) -> str:
         return f"{self._base}/{kind}/{hex_of(entity_id)}.json"
 
+    def _entity_path(self, kind: str, entity_id: str) -> str:
+        return self._blob_path(entity_id) if kind == "objects" else self._record_path(kind, entity_id)
+
     def _read_record(self, kind: str, entity_id: str) -> object:
+        """Return what an entity's own file holds; None where it has none."""
         path = self._record_path(kind, entity_id)
         try:
-            record: object = json.loads(Path(path).read_bytes())
-            return record
+            content = Path(path).read_bytes()
         except FileNotFoundError:
-            text = "is missing"
+            return None
+        try:
+            record: object = json.loads(content)
         except (ValueError, RecursionError):
-            text = "is no JSON"
-        raise WorkdirError(f"the file of {kind[:-1]} {entity_id} {text}; {_REPAIR}")
+            record = None
+        if record is None:
+            raise WorkdirError(f"the file of {kind[:-1]} {entity_id} is no JSON; {_REPAIR}")
+        return record
 
     def write_file(self, path: str | Path, content: bytes) -> None:
         """Write a file of `.muse` as a whole, replacing one that is there."""

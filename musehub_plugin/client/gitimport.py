@@ -32,8 +32,8 @@ from musehub_plugin import ids
 from musehub_plugin.client.errors import GitImportError
 from musehub_plugin.client.gitlog import CHUNK, MAX_NAMES_AT_ONCE, GitBlobs, GitCommit, GitRef, GitRepository
 from musehub_plugin.client.manifest import ManifestRows
+from musehub_plugin.client.progress import Progress
 from musehub_plugin.client.record import new_record
-from musehub_plugin.client.transport import Progress
 from musehub_plugin.client.workdir import Workdir
 from musehub_plugin.names import bad_branch_name, unsafe_path
 

@@ -4,12 +4,14 @@ Two calls, kept apart: `HubTransport.post` and `get` talk to the hub and carry t
 and `upload` talk to whatever host a presigned URL names and carry nothing but what presigning asked for.
 Object storage refuses a request that is authorised twice, and a token is nobody's business but the hub's. No
 redirect is followed.
+
+What is asked and answered is logged at level DEBUG, without tokens, and without the URLs of object storage, which are
+permissions.
 """
 
 from __future__ import annotations
 
-import hashlib
-import ipaddress
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,13 +24,14 @@ from urllib.parse import urljoin, urlsplit
 import msgpack
 import urllib3
 
-from musehub_plugin import ids
 from musehub_plugin._version import __version__
+from musehub_plugin.client.download import CHUNK, BrokenOffError, Download
 from musehub_plugin.client.errors import HubRefused, HubUnreachable, InsecureTokenError, printable
+from musehub_plugin.client.pools import Pools, is_this_machine
 from musehub_plugin.client.problems import decode_answer, read_problem
-from musehub_plugin.client.remotes import check_url
+from musehub_plugin.client.progress import Progress, silent
+from musehub_plugin.client.remoteconfig import check_url
 
-CHUNK: Final = 1 << 18
 MAX_ANSWER: Final = 64 << 20
 """Bytes of an answer from the hub; packs come from object storage and have a limit of their own."""
 _ACCEPT: Final = "application/x-msgpack"
@@ -41,9 +44,7 @@ _MAX_TRIES: Final = 100
 _USER_AGENT: Final = f"musehub/{__version__}"
 _HOPELESS: Final = (urllib3.exceptions.SSLError, urllib3.exceptions.LocationValueError)
 _Answer = TypeVar("_Answer")
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with a stage (`receiving`, `sending`, ...), what is done of it, and the whole, where it is known."""
+_LOG: Final = logging.getLogger(__name__)
 
 
 class HubTransport:
@@ -53,9 +54,8 @@ class HubTransport:
         url: the repo's URL, `http(s)://host/owner/slug`.
         token: a bearer token, sent to the hub alone; None: anonymous.
         timeout: seconds to wait for a connection, and for each piece of an answer.
-        wait_budget: seconds to spend waiting between tries, all tries of one request together; `Retry-After`
-            is
-            honoured within it.
+        wait_budget: seconds to spend waiting between tries, all tries of one request together, or all since a
+            download came on; `Retry-After` is honoured within it.
         sleep: waits for so many seconds; for tests.
         progress: told what is going on with big bodies.
 
@@ -72,7 +72,7 @@ class HubTransport:
         timeout: float = 60.0,
         wait_budget: float = 120.0,
         sleep: Callable[[float], None] = time.sleep,
-        progress: Progress | None = None,
+        progress: Progress = silent,
     ) -> None:
         self.url = check_url(url)
         if token is not None and not _is_private_channel(self.url):
@@ -80,13 +80,13 @@ class HubTransport:
         self._authorization = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._wait_budget = wait_budget
         self._sleep = sleep
-        self.progress: Progress = progress or (lambda stage, done, total: None)
+        self.progress: Progress = progress
         self._timeout = urllib3.Timeout(connect=min(timeout, 15.0), read=timeout)
-        self._pool = urllib3.PoolManager(timeout=self._timeout, retries=False)
+        self._pools = Pools(self._timeout)
 
     def close(self) -> None:
         """Close the connections."""
-        self._pool.clear()
+        self._pools.close()
 
     def get(self, resource: str) -> dict[str, Any]:
         """Return the answer of `GET <repo>/<resource>`.
@@ -118,10 +118,13 @@ class HubTransport:
     def download(self, resource: str, url: str, target: Path, *, mpack_id: str, size: int) -> None:
         """Fetch an mpack from object storage into a file and check that it is the one.
 
+        Where it breaks off it goes on, for as long as something comes between one break and the next. What came stays
+        in the file when this fails, and the next call goes on from there.
+
         Args:
             resource: the resource whose answer held the URL, which a relative URL is relative to.
             url: the presigned URL.
-            target: the file, which is created or replaced.
+            target: the file; what is in it already must be a beginning of this mpack, or is thrown away in the end.
             mpack_id: what the bytes must hash to.
             size: how many bytes there must be.
 
@@ -129,7 +132,10 @@ class HubTransport:
             HubRefused: storage answered with an error; code `storage-...`.
             HubUnreachable: it did not answer, broke off, or sent something else.
         """
-        self._retried(lambda: self._receive(urljoin(f"{self.url}/{resource}", url), target, mpack_id, size))
+        download = Download(target, mpack_id=mpack_id, size=size, progress=self.progress)
+        if not download.complete:
+            where = urljoin(f"{self.url}/{resource}", url)
+            self._retried(lambda: self._receive(where, download), came_on=lambda: download.done)
 
     def upload(self, resource: str, url: str, source: Path, *, method: str, headers: Mapping[str, str]) -> None:
         """Send a file to object storage.
@@ -152,15 +158,13 @@ class HubTransport:
         if body is not None:
             headers["Content-Type"] = _ACCEPT
         where = f"{self.url}/{resource}"
-        response = self._pool.request(
+        response = self._request(
             method,
             where,
+            _shown(where),
             body=body,
             headers=headers,
             timeout=self._timeout if timeout is None else urllib3.Timeout(connect=15.0, read=timeout),
-            redirect=False,
-            preload_content=False,
-            retries=False,
         )
         try:
             content = response.read(MAX_ANSWER + 1)
@@ -180,50 +184,51 @@ class HubTransport:
             raise read_problem(response.status, kind, content, retry_after=_retry_after(response.headers))
         return decode_answer(kind, content, where)
 
-    def _receive(self, where: str, target: Path, mpack_id: str, size: int) -> None:
-        response = self._pool.request(
-            "GET", where, headers=self._common_headers(), redirect=False, preload_content=False, retries=False
-        )
-        digest = hashlib.sha256()
-        done = 0
+    def _receive(self, where: str, download: Download) -> None:
+        before = download.done
+        response = self._request("GET", where, "an mpack", headers={**self._common_headers(), **download.headers()})
         try:
-            if response.status != 200:
+            if response.status not in {200, 206} and not (response.status == 416 and before):
                 raise _storage_refused(response)
-            with target.open("wb") as file:
-                for chunk in response.stream(CHUNK, decode_content=False):
-                    done += len(chunk)
-                    if done > size:
-                        break
-                    digest.update(chunk)
-                    file.write(chunk)
-                    self.progress("receiving", done, size)
+            download.receive(response)
         finally:
+            _LOG.debug("object storage gave %d bytes, from byte %d on", max(0, download.done - before), before)
             # What is left of a body is not worth reading: the connection goes with it.
             response.close()
-        if done != size or ids.from_digest(digest.digest()) != mpack_id:
-            raise _BrokenOffError(f"object storage sent something else than the mpack {mpack_id}")
 
     def _send(self, where: str, source: Path, method: str, headers: Mapping[str, str]) -> None:
         size = source.stat().st_size
         asked = {name: value for name, value in headers.items() if name.lower() != "content-length"}
         with source.open("rb") as file:
-            response = self._pool.request(
+            response = self._request(
                 method,
                 where,
+                "an mpack",
                 body=_pieces(file, size, self.progress),
                 headers={**asked, "Content-Length": str(size), "User-Agent": _USER_AGENT},
-                redirect=False,
-                preload_content=False,
-                retries=False,
             )
             refused = None if 200 <= response.status < 300 else _storage_refused(response)
             response.close()
             if refused is not None:
                 raise refused
 
-    def _retried(self, attempt: Callable[[], _Answer]) -> _Answer:
+    def _request(self, method: str, where: str, shown: str, **options: Any) -> urllib3.BaseHTTPResponse:
+        start = time.monotonic()
+        response = self._pools.of(where).request(
+            method, where, redirect=False, preload_content=False, retries=False, **options
+        )
+        _LOG.debug(
+            "%s %s at %s: %d after %.2f s", method, shown, _host(where), response.status, time.monotonic() - start
+        )
+        return response
+
+    def _retried(self, attempt: Callable[[], _Answer], came_on: Callable[[], int] = lambda: 0) -> _Answer:
         waited = 0.0
-        for failures in range(_MAX_TRIES):
+        failures = 0
+        best = came_on()
+        tries = 0
+        while tries < _MAX_TRIES:
+            tries += 1
             # Jitter keeps clients apart that were turned away together.
             pause = min(30.0, 0.5 * 2**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
             try:
@@ -237,20 +242,27 @@ class HubTransport:
                     pause = max(min(1.0, pause), asked * random.uniform(1.0, 1.1))  # noqa: S311 - as above
                 if waited + pause > self._wait_budget:
                     raise
-            except (urllib3.exceptions.HTTPError, _BrokenOffError) as error:
+                _LOG.debug("turned away (%s); trying again in %.1f s", refused, pause)
+            except (urllib3.exceptions.HTTPError, BrokenOffError) as error:
+                if came_on() > best:
+                    best, failures, tries, waited = came_on(), 0, 0, 0.0
                 # A certificate that is wrong stays wrong.
                 hopeless = isinstance(error, _HOPELESS)
                 if hopeless or failures + 1 >= _BLIND_TRIES or waited + pause > self._wait_budget:
                     raise HubUnreachable(self._unreachable(error)) from None
+                _LOG.debug("broke off (%s); trying again in %.1f s", self._unreachable(error), pause)
+            self.progress("waiting", 0, None)
             self._sleep(pause)
             waited += pause
+            failures += 1
         raise HubUnreachable(f"{self.url} turned this request away {_MAX_TRIES} times; come back later")
 
     def _unreachable(self, error: Exception) -> str:
-        if isinstance(error, _BrokenOffError):
+        if isinstance(error, BrokenOffError):
             return str(error)
         # The exceptions' own texts hold the request's URL, and a presigned one is a secret.
         reasons: dict[type[Exception], str] = {
+            urllib3.exceptions.ProxyError: "the proxy that the environment names does not let it through",
             urllib3.exceptions.NameResolutionError: "its name has no address",
             urllib3.exceptions.NewConnectionError: "no connection",
             urllib3.exceptions.TimeoutError: "no answer in time",
@@ -262,10 +274,6 @@ class HubTransport:
 
     def _common_headers(self) -> dict[str, str]:
         return {"Accept-Encoding": "identity", "User-Agent": _USER_AGENT}
-
-
-class _BrokenOffError(Exception):
-    """A body from object storage ended early, or is another one."""
 
 
 def _pieces(file: BinaryIO, size: int, progress: Progress) -> Iterator[bytes]:
@@ -302,12 +310,11 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 def _is_private_channel(url: str) -> bool:
     """Say whether nobody but the other end can read what is sent to a URL."""
     parts = urlsplit(url)
-    if parts.scheme == "https" or parts.hostname == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(parts.hostname or "").is_loopback
-    except ValueError:
-        return False
+    return parts.scheme == "https" or is_this_machine(parts.hostname)
+
+
+def _host(url: str) -> str:
+    return printable(urlsplit(url).netloc.rpartition("@")[2], 100)
 
 
 def _shown(location: str) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,12 @@ from musehub_plugin.names import bad_branch_name, bad_remote_name
 
 MUSE = ".muse"
 SCHEMA_VERSION = "0.1.5"
+_UNFINISHED = "musehub-clone.json"
+_NEW = ".muse-new-"
+# What broke off is worth going on with for so long.
+_PARTIAL_SECONDS = 7 * 86_400
+# A process that cannot be seen may run in another container, so what is younger than this is left to it.
+_TEMPORARY_SECONDS = 3_600
 _HOW_TO_GET_ONE = "make one with `musehub clone`, `musehub import-git` or `musehub init`"
 
 
@@ -40,7 +48,7 @@ class Workdir(EntityFiles):
         self.root = root
         try:
             described = json.loads((self.muse / "repo.json").read_bytes())
-            self.repo_id: str = str(described["repo_id"])
+            self.repo_id = str(described["repo_id"])
             self.domain: str = str(described.get("domain") or "code")
         except FileNotFoundError:
             raise WorkdirError(f"{root} is no muse working copy; {_HOW_TO_GET_ONE}") from None
@@ -49,14 +57,25 @@ class Workdir(EntityFiles):
         (self.muse / "tmp").mkdir(exist_ok=True)
 
     @classmethod
-    def create(cls, root: Path, *, repo_id: str | None = None, domain: str = "code", branch: str = "main") -> Workdir:
-        """Make a new working copy with no commits.
+    def create(
+        cls,
+        root: Path,
+        *,
+        repo_id: str | None = None,
+        domain: str = "code",
+        branch: str = "main",
+        bare: bool = False,
+        clone_of: str | None = None,
+    ) -> Workdir:
+        """Make a new working copy with no commits: all of `.muse` at once, or nothing.
 
         Args:
             root: its folder; made where it is missing.
             repo_id: the repo's id on the hub; None: a new one.
             domain: the repo's domain.
             branch: the branch that HEAD names.
+            bare: keep mpacks as they come.
+            clone_of: the URL of a clone that begins; see `unfinished_clone`.
 
         Raises:
             WorkdirError: there is a working copy already, or the branch name is none.
@@ -64,19 +83,37 @@ class Workdir(EntityFiles):
         if (root / MUSE).exists():
             raise WorkdirError(f"{root} is a muse working copy already")
         _require_branch(branch)
-        for folder in ("refs/heads", "remotes", "objects", "commits", "snapshots", "tmp"):
-            (root / MUSE / folder).mkdir(parents=True)
         described = {
             "repo_id": repo_id or str(uuid.uuid4()),
             "schema_version": SCHEMA_VERSION,
             "created_at": datetime.now(UTC).isoformat(timespec="microseconds"),
             "domain": domain,
         }
-        (root / MUSE / "config.toml").write_text("", encoding="utf-8")
-        (root / MUSE / "HEAD").write_text(f"ref: refs/heads/{branch}\n", encoding="utf-8")
-        # Last: it is what makes the folder a working copy.
-        (root / MUSE / "repo.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        new = root / f"{_NEW}{uuid.uuid4()}"
+        try:
+            for folder in ("refs/heads", "remotes", "objects", "commits", "snapshots", "tmp", *(["packs"] * bare)):
+                (new / folder).mkdir(parents=True)
+            (new / "config.toml").write_text("", encoding="utf-8")
+            (new / "HEAD").write_text(f"ref: refs/heads/{branch}\n", encoding="utf-8")
+            (new / "repo.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+            if clone_of is not None:
+                (new / _UNFINISHED).write_text(json.dumps({"url": clone_of}) + "\n", encoding="utf-8")
+            new.rename(root / MUSE)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
         return cls(root)
+
+    @staticmethod
+    def remove_unborn(root: Path) -> None:
+        """Remove what `create` leaves in a folder where it is killed; no other may be at work in it."""
+        for folder in root.glob(f"{_NEW}*"):
+            shutil.rmtree(folder)
+
+    @property
+    def bare(self) -> bool:
+        """Whether mpacks are kept as they come."""
+        return self.packs.kept
 
     @classmethod
     def discover(cls, start: Path) -> Workdir:
@@ -102,7 +139,46 @@ class Workdir(EntityFiles):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise WorkdirError(f"another musehub command is at work in {self.root}; wait for it to end") from None
+            self._sweep()
+            # Another command may have added packs, or removed some, before this one's turn.
+            self.packs.forget()
             yield
+
+    def partial_path(self, mpack_id: str) -> Path:
+        """Return where an mpack is while it comes; what broke off there is gone on with."""
+        return self.muse / "tmp" / f"{ids.to_hex(mpack_id)}.part"
+
+    def _sweep(self) -> None:
+        """Remove what killed commands left behind; the caller holds the lock."""
+        now = time.time()
+        for path in (self.muse / "tmp").iterdir():
+            pid = path.name.partition("-")[0]
+            age = now - path.lstat().st_mtime
+            if path.suffix == ".part":
+                stale = age > _PARTIAL_SECONDS
+            else:
+                stale = age > _TEMPORARY_SECONDS and pid.isdecimal() and not _runs(int(pid))
+            if stale:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+    # A clone that broke off
+
+    def unfinished_clone(self) -> dict[str, str] | None:
+        """Return what `note_clone` noted last of a clone that has not ended; None where there is no such clone."""
+        try:
+            noted = json.loads((self.muse / _UNFINISHED).read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return {}
+        return {key: value for key, value in noted.items() if isinstance(value, str)} if isinstance(noted, dict) else {}
+
+    def note_clone(self, noted: dict[str, str] | None) -> None:
+        """Note how far a clone is, so that another process can end it; None: it has ended."""
+        if noted is None:
+            (self.muse / _UNFINISHED).unlink(missing_ok=True)
+        else:
+            self.write_file(self.muse / _UNFINISHED, json.dumps(noted).encode() + b"\n")
 
     # Refs
 
@@ -214,6 +290,16 @@ class Workdir(EntityFiles):
             raise WorkdirError(
                 f"{path.relative_to(self.muse)} cannot be written: another ref's name is a part of this one's"
             ) from None
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _require_branch(name: str) -> None:

@@ -302,7 +302,7 @@ def test_more_branches_than_one_request_may_want_are_all_cloned(
     live_hub: LiveHub, local: Workdir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # By its module's name: the package has a function of the same one.
-    monkeypatch.setattr(importlib.import_module("musehub_plugin.client.fetch"), "MAX_WANTS", 2)
+    monkeypatch.setattr(importlib.import_module("musehub_plugin.client.fetching"), "MAX_WANTS", 2)
     head = local.branch_head("main")
     assert head is not None
     names = [f"b{number}" for number in range(5)]

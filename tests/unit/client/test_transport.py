@@ -234,14 +234,14 @@ def test_an_mpack_that_breaks_off_is_fetched_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"x" * len(CONTENT), CONTENT[:-1], CONTENT + b"x", b"", CONTENT * 1_000])
 def test_f10_bytes_that_are_not_the_mpack_are_refused(tmp_path: Path, content: bytes) -> None:
-    with scripted_server(Answer(200, content)) as server, pytest.raises(HubUnreachable, match="something else"):
+    with scripted_server(Answer(200, content)) as server, pytest.raises(HubUnreachable, match="something else|broke off"):
         fetch_into(server, tmp_path / "pack")
 
 
-def test_no_more_is_kept_than_was_announced(tmp_path: Path) -> None:
+def test_more_than_was_announced_is_thrown_away(tmp_path: Path) -> None:
     with scripted_server(Answer(200, b"x" * 5_000_000)) as server, pytest.raises(HubUnreachable):
         fetch_into(server, tmp_path / "pack")
-    assert (tmp_path / "pack").stat().st_size <= len(CONTENT)
+    assert not (tmp_path / "pack").exists()
 
 
 def test_storage_that_refuses_is_an_error_that_shows_no_signature(tmp_path: Path) -> None:

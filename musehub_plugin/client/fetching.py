@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Final
 
 from musehub_plugin.client.apply import Applied, apply_mpack
 from musehub_plugin.client.errors import HubRefused, WorkdirError
 from musehub_plugin.client.history import History, Walk
+from musehub_plugin.client.packing import drop_covered, keep_mpack
 from musehub_plugin.client.protocol import MAX_HAVES, MAX_WANTS, RemoteRefs, ask_fetch, get_refs, negotiate
 from musehub_plugin.client.transport import HubTransport
 from musehub_plugin.client.workdir import Workdir
@@ -169,22 +171,46 @@ def common_commits(workdir: Workdir, hub: HubTransport, want: Sequence[str], ext
 def _receive_pack(
     workdir: Workdir, hub: HubTransport, want: Sequence[str], have: Sequence[str], result: Fetched, *, rewrite: bool
 ) -> Applied | None:
-    target = workdir.temp_path()
+    hub.progress("planning", 0, None)
+    answer = ask_fetch(hub, want, have)
+    if answer is None:
+        return None
+    idle = 0
+    while True:
+        part = workdir.partial_path(answer.mpack_id)
+        before = _size_of(part)
+        try:
+            hub.download("fetch", answer.mpack_url, part, mpack_id=answer.mpack_id, size=answer.size_bytes)
+            break
+        except HubRefused as refused:
+            # The URL has expired, or its mpack was replaced by a better one: another is asked for, as long as
+            # something came by the last one, and once where nothing did.
+            idle = idle + 1 if _size_of(part) == before else 0
+            if idle > 1 or refused.status not in {403, 404}:
+                raise
+        again = ask_fetch(hub, want, have)
+        if again is None:
+            return None
+        if again.mpack_id != answer.mpack_id:
+            part.unlink(missing_ok=True)
+        answer = again
+    result.received_bytes += answer.size_bytes
+    workdir.rewrite = rewrite
     try:
-        for last_try in (False, True):
-            answer = ask_fetch(hub, want, have)
-            if answer is None:
-                return None
-            try:
-                hub.download("fetch", answer.mpack_url, target, mpack_id=answer.mpack_id, size=answer.size_bytes)
-                break
-            except HubRefused as refused:
-                # The URL has expired, or its mpack was replaced by a better one: another is asked for, once.
-                if last_try or refused.status not in {403, 404}:
-                    raise
-        result.received_bytes += target.stat().st_size
-        workdir.rewrite = rewrite
-        return apply_mpack(workdir, target, progress=hub.progress)
+        if workdir.bare:
+            applied = keep_mpack(workdir, part, answer.mpack_id, progress=hub.progress)
+            if rewrite:
+                new = next(pack for pack in workdir.packs if pack.mpack_id == answer.mpack_id)
+                drop_covered(workdir, [pack for pack in workdir.packs if pack.mpack_id != answer.mpack_id], new)
+            return applied
+        return apply_mpack(workdir, part, progress=hub.progress)
     finally:
         workdir.rewrite = False
-        target.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

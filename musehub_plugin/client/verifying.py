@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from musehub_plugin import ids
 from musehub_plugin.client.errors import ClientError
+from musehub_plugin.client.packing import pack_problems
+from musehub_plugin.client.progress import Progress, silent
 from musehub_plugin.client.record import commit_hashes_to, wire_from_record
-from musehub_plugin.client.transport import Progress
 from musehub_plugin.client.workdir import Workdir
 
 
@@ -22,6 +23,7 @@ class Verified:
         snapshot_count: snapshots looked at.
         blob_count: blobs looked at.
         ref_count: branches, tags and remote branches looked at.
+        pack_count: packs looked at; what is in them is counted above.
         problems: one line for each thing that is wrong.
     """
 
@@ -29,10 +31,11 @@ class Verified:
     snapshot_count: int = 0
     blob_count: int = 0
     ref_count: int = 0
+    pack_count: int = 0
     problems: list[str] = field(default_factory=list)
 
 
-def verify(workdir: Workdir, *, progress: Progress | None = None) -> Verified:
+def verify(workdir: Workdir, *, progress: Progress = silent) -> Verified:
     """Hash every blob, snapshot and commit of a working copy, and look for what they and the refs name.
 
     Args:
@@ -40,7 +43,6 @@ def verify(workdir: Workdir, *, progress: Progress | None = None) -> Verified:
         progress: told about what is done.
     """
     result = Verified()
-    tell = progress or (lambda stage, done, total: None)
 
     def check(problem: Callable[[Workdir, str], str | None], entity_id: str) -> None:
         try:
@@ -50,26 +52,35 @@ def verify(workdir: Workdir, *, progress: Progress | None = None) -> Verified:
         if found is not None:
             result.problems.append(found)
 
-    for entity_id in sorted(workdir.stored_ids("objects")):
-        check(_blob_problem, entity_id)
-        result.blob_count += 1
-        tell("blobs", result.blob_count, None)
-    for entity_id in sorted(workdir.stored_ids("snapshots")):
-        check(_snapshot_problem, entity_id)
-        result.snapshot_count += 1
-        tell("snapshots", result.snapshot_count, None)
-    for entity_id in sorted(workdir.stored_ids("commits")):
-        check(_commit_problem, entity_id)
-        result.commit_count += 1
-        tell("commits", result.commit_count, None)
-    for name, head in (*workdir.branches().items(), *workdir.tags().items()):
-        result.ref_count += 1
-        if not workdir.has_commit(head):
-            result.problems.append(f"{name} names commit {head}, which is missing")
-    for head in sorted(workdir.all_remote_heads()):
-        result.ref_count += 1
-        if not workdir.has_commit(head):
-            result.problems.append(f"a remote's branch names commit {head}, which is missing")
+    for kind, stage, problem in (
+        ("objects", "blobs", _blob_problem),
+        ("snapshots", "snapshots", _snapshot_problem),
+        ("commits", "commits", _commit_problem),
+    ):
+        found = sorted(workdir.loose_ids(kind))
+        for done, entity_id in enumerate(found, 1):
+            check(problem, entity_id)
+            progress(stage, done, len(found))
+        setattr(result, f"{stage[:-1]}_count", len(found))
+    for pack in workdir.packs:
+        result.pack_count += 1
+        problems = pack_problems(workdir, pack, progress)
+        result.problems += problems
+        if not problems:
+            result.blob_count += pack.index.count("objects")
+            result.snapshot_count += pack.index.count("snapshots")
+            result.commit_count += pack.index.count("commits")
+    refs = [*workdir.branches().items(), *workdir.tags().items()]
+    refs += [("a remote's branch", head) for head in sorted(workdir.all_remote_heads())]
+    result.ref_count = len(refs)
+    for name, head in refs:
+        try:
+            missing = not workdir.has_commit(head)
+        except ClientError as error:
+            result.problems.append(str(error))
+        else:
+            if missing:
+                result.problems.append(f"{name} names commit {head}, which is missing")
     return result
 
 

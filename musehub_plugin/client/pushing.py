@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import BinaryIO, Final
 
-from musehub_plugin import ids
+from musehub_plugin.client.building import BuiltMPack, built_mpack
 from musehub_plugin.client.errors import ClientError, WorkdirError
-from musehub_plugin.client.fetch import common_commits
+from musehub_plugin.client.fetching import common_commits
 from musehub_plugin.client.history import History
 from musehub_plugin.client.protocol import MAX_WANTS, RemoteRefs, get_refs, presign, unpack
-from musehub_plugin.client.record import wire_from_record
-from musehub_plugin.client.transport import HubTransport, Progress
+from musehub_plugin.client.transport import HubTransport
 from musehub_plugin.client.workdir import Workdir
-from musehub_plugin.mpack import MPackWriter, PackSummary, solid_order
-
-_CHUNK: Final = 1 << 20
 
 
 class NotFastForwardError(ClientError):
@@ -100,15 +91,8 @@ def push(
             _note(workdir, remote, refs.branch_heads, heads)
             return Pushed([])
         held = _held(workdir, hub, refs)
-        with _packed(workdir, history, [move.head for move in moves], held, hub.progress) as pack:
+        with built_mpack(workdir, history, [move.head for move in moves], held, hub.progress) as pack:
             return _send(workdir, hub, remote, moves, pack, force=force)
-
-
-@dataclass(frozen=True)
-class _Pack:
-    path: Path
-    mpack_id: str
-    summary: PackSummary
 
 
 def _send(
@@ -116,7 +100,7 @@ def _send(
     hub: HubTransport,
     remote: str,
     moves: Sequence[PushedBranch],
-    pack: _Pack,
+    pack: BuiltMPack,
     *,
     force: bool,
 ) -> Pushed:
@@ -171,77 +155,3 @@ def _note(workdir: Workdir, remote: str, there: Mapping[str, str], pushed: Mappi
     for branch, head in pushed.items():
         if there.get(branch) == head:
             workdir.set_remote_head(remote, branch, head)
-
-
-@contextmanager
-def _packed(
-    workdir: Workdir, history: History, heads: Sequence[str], held: Iterable[str], progress: Progress
-) -> Iterator[_Pack]:
-    """Give the mpack that holds what `heads` reach and `held` do not, as a file that lasts as long as it is used."""
-    commits = history.missing(heads, held)
-    path = workdir.temp_path()
-    try:
-        with path.open("xb") as file:
-            out = _HashedFile(file)
-            with MPackWriter(out) as writer:
-                _write(workdir, history, commits, writer, progress)
-                summary = writer.finish()
-        yield _Pack(path, out.mpack_id(), summary)
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _write(workdir: Workdir, history: History, commits: Sequence[str], writer: MPackWriter, progress: Progress) -> None:
-    sent = set(commits)
-    edge = {parent for commit_id in commits for parent in history.node(commit_id).parent_ids if parent not in sent}
-    snapshots = list(dict.fromkeys(_snapshot_id(workdir, commit_id) for commit_id in commits))
-    known = {_snapshot_id(workdir, commit_id) for commit_id in edge}
-    snapshots = [snapshot_id for snapshot_id in snapshots if snapshot_id not in known]
-    for done, object_id in enumerate(_new_blobs(workdir, snapshots, known), 1):
-        with workdir.open_blob(object_id) as file:
-            size = workdir.blob_size(object_id)
-            writer.add_blob_stream(object_id, size, iter(partial(file.read, _CHUNK), b""))
-        progress("packing blobs", done, None)
-    for done, snapshot_id in enumerate(snapshots, 1):
-        writer.add_snapshot(snapshot_id, workdir.read_snapshot(snapshot_id))
-        progress("packing snapshots", done, len(snapshots))
-    for done, commit_id in enumerate(commits, 1):
-        writer.add_commit(wire_from_record(workdir.read_commit(commit_id), repo_id=workdir.repo_id))
-        progress("packing commits", done, len(commits))
-
-
-def _new_blobs(workdir: Workdir, snapshots: Sequence[str], known: Iterable[str]) -> list[str]:
-    """Return the blobs of snapshots that no known one has, in the order in which they pack best."""
-    held = {object_id for snapshot_id in known for object_id in workdir.read_snapshot(snapshot_id).values()}
-    places: dict[str, tuple[str, int]] = {}
-    before: Mapping[str, str] = {}
-    for sequence, snapshot_id in enumerate(snapshots):
-        manifest = workdir.read_snapshot(snapshot_id)
-        # Only what changed from one to the next is looked at: of a big tree that is little.
-        for path, object_id in manifest.items() - before.items():
-            if object_id not in held:
-                place = places.get(object_id)
-                places[object_id] = min(place, (path, sequence)) if place else (path, sequence)
-        before = manifest
-    return solid_order((path, sequence, object_id) for object_id, (path, sequence) in places.items())
-
-
-def _snapshot_id(workdir: Workdir, commit_id: str) -> str:
-    return ids.PREFIX + str(workdir.read_commit(commit_id)["snapshot_id"])
-
-
-class _HashedFile:
-    """A file that knows the id of what was written to it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._digest = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        """Append bytes."""
-        self._digest.update(data)
-        return self._file.write(data)
-
-    def mpack_id(self) -> str:
-        """Return the id of all that was written."""
-        return ids.from_digest(self._digest.digest())

@@ -10,11 +10,13 @@ import hashlib
 import os
 import shutil
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from musehub_plugin import ids
 from musehub_plugin.client.errors import WorkdirError
+from musehub_plugin.client.progress import Progress, silent
 from musehub_plugin.client.workdir import Workdir
 from musehub_plugin.names import unsafe_manifest
 
@@ -36,7 +38,9 @@ class CheckedOut:
     kept: list[str] = field(default_factory=list)
 
 
-def checkout(workdir: Workdir, commit_id: str, *, previous: str | None = None) -> CheckedOut:
+def checkout(
+    workdir: Workdir, commit_id: str, *, previous: str | None = None, progress: Progress = silent
+) -> CheckedOut:
     """Make the working tree that of a commit.
 
     A file is replaced or removed only where it holds what the previous commit has in its place; any other is a change
@@ -46,15 +50,12 @@ def checkout(workdir: Workdir, commit_id: str, *, previous: str | None = None) -
         workdir: the working copy.
         commit_id: the commit whose files are wanted.
         previous: the commit whose files are there; None: the tree is new, and every file in it is somebody's own.
+        progress: told about files done.
 
     Raises:
         WorkdirError: a path cannot be restored safely, or a blob is missing.
     """
-    wanted = _manifest(workdir, commit_id)
-    before = _manifest(workdir, previous) if previous is not None else {}
-    problem = unsafe_manifest(wanted)
-    if problem is not None:
-        raise WorkdirError(f"commit {commit_id} cannot be checked out: path {problem[0]!r:.200} {problem[1]}")
+    wanted, before = _manifests(workdir, commit_id, previous)
     tree = _Tree(workdir)
     done = CheckedOut()
     # Removals first: a file may give way to a folder.
@@ -63,7 +64,9 @@ def checkout(workdir: Workdir, commit_id: str, *, previous: str | None = None) -
         if unsafe_manifest([path]) is None and tree.holds(path, before[path]):
             tree.remove(path)
             done.removed += 1
-    for path, object_id in sorted(wanted.items()):
+    # In the order of the packs, where there are any; else by path.
+    for path, object_id in sorted(wanted.items(), key=lambda item: (workdir.packs.place("objects", item[1]), item[0])):
+        progress("files", done.written + done.unchanged + len(done.kept) + 1, len(wanted))
         if tree.holds(path, object_id):
             done.unchanged += 1
         elif tree.is_free(path) or (path in before and tree.holds(path, before[path])):
@@ -72,6 +75,40 @@ def checkout(workdir: Workdir, commit_id: str, *, previous: str | None = None) -
         else:
             done.kept.append(path)
     return done
+
+
+def in_the_way(workdir: Workdir, commit_id: str, *, previous: str | None) -> list[str]:
+    """Return the paths that `checkout` would leave as they are, since they hold what is not saved; nothing is changed.
+
+    Args:
+        workdir: the working copy.
+        commit_id: the commit whose files are wanted.
+        previous: the commit whose files are there.
+
+    Raises:
+        WorkdirError: a path cannot be restored safely, or a blob is missing.
+    """
+    wanted, before = _manifests(workdir, commit_id, previous)
+    tree = _Tree(workdir)
+    # A folder that is in the way of a file may only be there for files that go.
+    going = {path for path in before.keys() - wanted.keys() if unsafe_manifest([path]) is None}
+    going = {path for path in going if tree.holds(path, before[path])}
+    return [
+        path
+        for path, object_id in sorted(wanted.items())
+        if before.get(path) != object_id
+        and not tree.holds(path, object_id)
+        and not (path in before and tree.holds(path, before[path]))
+        and not tree.is_free(path, going)
+    ]
+
+
+def _manifests(workdir: Workdir, commit_id: str, previous: str | None) -> tuple[dict[str, str], dict[str, str]]:
+    wanted = _manifest(workdir, commit_id)
+    problem = unsafe_manifest(wanted)
+    if problem is not None:
+        raise WorkdirError(f"commit {commit_id} cannot be checked out: path {problem[0]!r:.200} {problem[1]}")
+    return wanted, _manifest(workdir, previous) if previous is not None else {}
 
 
 def _manifest(workdir: Workdir, commit_id: str) -> dict[str, str]:
@@ -95,15 +132,22 @@ class _Tree:
         with place.open("rb") as file:
             return ids.from_digest(hashlib.file_digest(file, "sha256").digest()) == object_id
 
-    def is_free(self, path: str) -> bool:
-        """Say whether nothing is in the way of a new file."""
+    def is_free(self, path: str, going: Collection[str] = ()) -> bool:
+        """Say whether nothing is in the way of a new file.
+
+        Args:
+            path: where it goes.
+            going: paths whose files will be gone by then.
+        """
         place = self._workdir.root / path
         if os.path.lexists(place):
-            return False
+            return bool(going) and _is_only(place, {self._workdir.root / gone for gone in going})
         for folder in place.parents:
             if folder == self._workdir.root:
                 return True
             if os.path.lexists(folder):
+                if going and folder.relative_to(self._workdir.root).as_posix() in going:
+                    return True
                 return self._in_real_folder(folder / "x")
         return False
 
@@ -147,6 +191,13 @@ class _Tree:
             return False
         self._folders.add(folder)
         return True
+
+
+def _is_only(folder: Path, going: Collection[Path]) -> bool:
+    """Say whether a folder holds nothing but files that will be gone."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    return all(child in going or _is_only(child, going) for child in folder.iterdir())
 
 
 def _is_file(place: Path) -> bool:

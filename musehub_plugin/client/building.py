@@ -1,0 +1,126 @@
+"""Builds the mpack of what some commits reach: for a push, and for a working copy that keeps packs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from musehub_plugin import ids
+from musehub_plugin.client.history import History
+from musehub_plugin.client.progress import Progress
+from musehub_plugin.client.record import wire_from_record
+from musehub_plugin.client.workdir import Workdir
+from musehub_plugin.mpack import MPackWriter, PackSummary, solid_order
+
+_CHUNK: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class BuiltMPack:
+    """An mpack in a file.
+
+    Attributes:
+        path: the file.
+        mpack_id: its id.
+        summary: what it holds.
+    """
+
+    path: Path
+    mpack_id: str
+    summary: PackSummary
+
+
+@contextmanager
+def built_mpack(
+    workdir: Workdir, history: History, heads: Sequence[str], held: Iterable[str], progress: Progress
+) -> Iterator[BuiltMPack]:
+    """Give the mpack that holds what `heads` reach and `held` do not, as a file that lasts as long as it is used.
+
+    Args:
+        workdir: the working copy.
+        history: its commits.
+        heads: commits that it holds.
+        held: commits that the other side holds, with all that they reach.
+        progress: told about blobs, snapshots and commits packed.
+
+    Raises:
+        WorkdirError: something that `heads` reach is missing.
+    """
+    commits = history.missing(heads, held)
+    path = workdir.temp_path()
+    try:
+        with path.open("xb") as file:
+            out = _HashedFile(file)
+            with MPackWriter(out) as writer:
+                _write(workdir, history, commits, writer, progress)
+                summary = writer.finish()
+        yield BuiltMPack(path, out.mpack_id(), summary)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _write(workdir: Workdir, history: History, commits: Sequence[str], writer: MPackWriter, progress: Progress) -> None:
+    sent = set(commits)
+    edge = {parent for commit_id in commits for parent in history.node(commit_id).parent_ids if parent not in sent}
+    snapshots = list(dict.fromkeys(_snapshot_id(workdir, commit_id) for commit_id in commits))
+    known = {_snapshot_id(workdir, commit_id) for commit_id in edge}
+    snapshots = [snapshot_id for snapshot_id in snapshots if snapshot_id not in known]
+    # Out of a pack they come in its order; going back and forth in one costs a pass over it each time.
+    snapshots.sort(key=partial(workdir.packs.place, "snapshots"))
+    for done, object_id in enumerate(_new_blobs(workdir, snapshots, known), 1):
+        with workdir.open_blob(object_id) as file:
+            size = workdir.blob_size(object_id)
+            writer.add_blob_stream(object_id, size, iter(partial(file.read, _CHUNK), b""))
+        progress("packing blobs", done, None)
+    for done, snapshot_id in enumerate(snapshots, 1):
+        writer.add_snapshot(snapshot_id, workdir.read_snapshot(snapshot_id))
+        progress("packing snapshots", done, len(snapshots))
+    for done, commit_id in enumerate(commits, 1):
+        writer.add_commit(wire_from_record(workdir.read_commit(commit_id), repo_id=workdir.repo_id))
+        progress("packing commits", done, len(commits))
+
+
+def _new_blobs(workdir: Workdir, snapshots: Sequence[str], known: Iterable[str]) -> list[str]:
+    """Return the blobs of snapshots that no known one has, in the order in which they pack best."""
+    held = {
+        object_id
+        for snapshot_id in sorted(known, key=partial(workdir.packs.place, "snapshots"))
+        for object_id in workdir.read_snapshot(snapshot_id).values()
+    }
+    places: dict[str, tuple[str, int]] = {}
+    before: Mapping[str, str] = {}
+    for sequence, snapshot_id in enumerate(snapshots):
+        manifest = workdir.read_snapshot(snapshot_id)
+        # Only what changed from one to the next is looked at: of a big tree that is little.
+        for path, object_id in manifest.items() - before.items():
+            if object_id not in held:
+                place = places.get(object_id)
+                places[object_id] = min(place, (path, sequence)) if place else (path, sequence)
+        before = manifest
+    return solid_order((path, sequence, object_id) for object_id, (path, sequence) in places.items())
+
+
+def _snapshot_id(workdir: Workdir, commit_id: str) -> str:
+    return ids.PREFIX + str(workdir.read_commit(commit_id)["snapshot_id"])
+
+
+class _HashedFile:
+    """A file that knows the id of what was written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        """Append bytes."""
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def mpack_id(self) -> str:
+        """Return the id of all that was written."""
+        return ids.from_digest(self._digest.digest())

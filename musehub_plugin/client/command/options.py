@@ -1,0 +1,75 @@
+"""What all commands have in common: options, the token, how a result is told."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from musehub_plugin.client.progress import Progress
+    from musehub_plugin.client.transport import HubTransport
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_LOGGER = logging.getLogger("musehub_plugin.client")
+
+
+def _be_verbose(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing and not is_verbose():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("musehub: %(message)s"))
+        # This client's own log alone: that of the HTTP library holds presigned URLs.
+        _LOGGER.addHandler(handler)
+        _LOGGER.setLevel(logging.DEBUG)
+        _LOGGER.propagate = False
+
+
+def is_verbose() -> bool:
+    """Say whether `--verbose` was given."""
+    return _LOGGER.level == logging.DEBUG
+
+
+verbose_option = click.option(
+    "--verbose",
+    "-v",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_be_verbose,
+    help="Say on stderr what is asked and answered, and where it failed.",
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+token_option = click.option(
+    "--token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Read the bearer token from this file, and from nowhere else.",
+)
+
+
+def common(command: _Command) -> _Command:
+    """Give a command the options that all have."""
+    return verbose_option(_json_option(command))
+
+
+def connection(url: str, token_file: Path | None, progress: Progress) -> HubTransport:
+    """Return the connection to a repo, with the token that is kept for its hub."""
+    from musehub_plugin.client.credentials import read_token_file, token_for
+    from musehub_plugin.client.remoteconfig import check_url
+    from musehub_plugin.client.transport import HubTransport
+
+    checked = check_url(url)
+    token = read_token_file(token_file) if token_file is not None else token_for(checked)
+    return HubTransport(checked, token=token, progress=progress)
+
+
+def report(as_json: bool, result: Mapping[str, Any], text: str) -> None:
+    """Print a result: one JSON object, or text."""
+    if as_json:
+        click.echo(json.dumps(result, sort_keys=True))
+    elif text:
+        # Names and paths are somebody else's text: none of it may steer the terminal.
+        click.echo("".join(char if char.isprintable() or char == "\n" else "?" for char in text))

@@ -1,0 +1,192 @@
+"""Tokens, one for each hub: where they are looked for, and where `musehub login` puts them.
+
+A hub is named by the host and port of its URL, as in `hub.example` or `localhost:5000`. Looked for, in this order:
+
+1. `MUSEHUB_TOKEN`, for every hub;
+2. the file `~/.config/musehub/credentials` (or under `XDG_CONFIG_HOME`), with a line `machine HOST token TOKEN` for
+   each hub, after netrc; its mode must be 0600;
+3. the system's keyring, where the package `keyring` is installed;
+4. `~/.muse/identity.toml`, where the public muse client keeps them: a table for each hub, with a `token`; its mode must
+   be 0600 too.
+
+A token is never part of a URL, a message or a log.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from musehub_plugin.client.errors import ClientError, printable
+
+MAX_TOKEN: Final = 16 * 1024
+_MAX_FILE: Final = 1 << 20
+_SERVICE: Final = "musehub"
+
+
+def token_for(url: str) -> str | None:
+    """Return the token for the hub of a URL; None where none is known.
+
+    Raises:
+        ClientError: what was found is no token, or lies in a file that others may read.
+    """
+    environment = os.environ.get("MUSEHUB_TOKEN", "").strip()
+    if environment:
+        return check_token(environment)
+    host = host_of(url)
+    return _read_file().get(host) or _from_keyring(host) or _from_identities(host)
+
+
+def read_token_file(path: Path) -> str | None:
+    """Return the token that is all that a file holds; None where it is empty.
+
+    Raises:
+        ClientError: it holds something else.
+    """
+    with path.open("rb") as file:
+        return check_token(file.read(MAX_TOKEN + 1).decode("utf-8", "replace").strip())
+
+
+def check_token(text: str) -> str | None:
+    """Return a token; None where it is empty.
+
+    Raises:
+        ClientError: it cannot be sent in a header. What it holds is not shown.
+    """
+    if len(text) > MAX_TOKEN or not text.isascii() or any(not "!" <= char <= "~" for char in text):
+        raise ClientError("the token must be one line of printable ASCII without spaces")
+    return text or None
+
+
+def store(url: str, token: str) -> str:
+    """Keep a token for the hub of a URL, and return where: the keyring, where there is one, else the file."""
+    host = host_of(url)
+    keyring = _keyring()
+    if keyring is not None:
+        try:
+            keyring.set_password(_SERVICE, host, token)
+        except Exception:  # noqa: BLE001 - backends raise what they like, and the file is always there
+            keyring = None
+    if keyring is not None:
+        return "the system's keyring"
+    _write_file({**_read_file(), host: token})
+    return os.fspath(credentials_path())
+
+
+def forget(url: str) -> bool:
+    """Forget the token for the hub of a URL, and return whether one was kept here."""
+    host = host_of(url)
+    kept = _read_file()
+    found = kept.pop(host, None) is not None
+    if found:
+        _write_file(kept)
+    if _from_keyring(host) is not None:
+        keyring = _keyring()
+        if keyring is not None:
+            keyring.delete_password(_SERVICE, host)
+            found = True
+    return found
+
+
+def host_of(url: str) -> str:
+    """Return what names the hub of a URL: its host, and its port where the URL says one.
+
+    Raises:
+        ClientError: the URL names no host.
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"https://{url}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or any(char.isspace() for char in host):
+        raise ClientError(f"{printable(url, 100)} is no hub's URL; it looks like https://hub.example")
+    return host if port is None else f"{host}:{port}"
+
+
+def credentials_path() -> Path:
+    """Return where the tokens are kept."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    folder = Path(base) if base.startswith("/") else Path.home() / ".config"
+    return folder / "musehub" / "credentials"
+
+
+def _read_file() -> dict[str, str]:
+    path = credentials_path()
+    text = _read_private(path)
+    tokens: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != 4 or words[0] != "machine" or words[2] != "token":
+            raise ClientError(f"{path}, line {number}: it must be `machine HOST token TOKEN`")
+        token = check_token(words[3])
+        if token is not None:
+            tokens[words[1].lower()] = token
+    return tokens
+
+
+def _write_file(tokens: dict[str, str]) -> None:
+    path = credentials_path()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temp = path.with_name(f"{path.name}.{os.getpid()}")
+    # The mode is right before the first byte is in it.
+    handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.writelines(f"machine {host} token {token}\n" for host, token in sorted(tokens.items()))
+        temp.replace(path)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def _from_identities(host: str) -> str | None:
+    path = Path.home() / ".muse" / "identity.toml"
+    text = _read_private(path)
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise ClientError(f"{path} is no TOML") from None
+    for name, table in tables.items():
+        if (isinstance(table, dict) and name.partition("://")[2] in {host, f"{host}/"}) or name == host:
+            token = table.get("token") if isinstance(table, dict) else None
+            return check_token(token.strip()) if isinstance(token, str) else None
+    return None
+
+
+def _read_private(path: Path) -> str:
+    """Return a file's text, empty where there is none.
+
+    Raises:
+        ClientError: others may read it.
+    """
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                raise ClientError(f"others may read {path}; run `chmod 600 {path}`")
+            return file.read(_MAX_FILE).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _keyring() -> Any:
+    """Return the module `keyring`; None where it is not installed, or knows no keyring here."""
+    if os.environ.get("PYTHON_KEYRING_BACKEND", "").startswith("keyring.backends.null") or find_spec("keyring") is None:
+        return None
+    keyring = import_module("keyring")
+    return keyring if keyring.get_keyring().priority > 0 else None
+
+
+def _from_keyring(host: str) -> str | None:
+    try:
+        keyring = _keyring()
+        found = keyring.get_password(_SERVICE, host) if keyring is not None else None
+    except Exception:  # noqa: BLE001 - a keyring that is locked or broken is none; backends raise what they like
+        return None
+    return check_token(found) if isinstance(found, str) else None

@@ -1,0 +1,219 @@
+"""The index beside an mpack that is kept as it came: where each blob is, and the commits, ready to be read one by one.
+
+The file, all numbers big-endian:
+
+- `MUSEIDX1`, then the numbers of blobs, snapshots, commits and blocks, 8 bytes each;
+- for each of blobs, snapshots, commits: the sorted SHA-256 digests, 32 bytes each, then as many rows: a blob's is its
+  frame (4 bytes), its offset in it (4) and its size (8), as `MPackReader.blob_chunks` takes them; a snapshot's or a
+  commit's its ordinal in the pack (4);
+- for each block: its place in this file (8), its size here (4) and its size when decompressed (4);
+- the blocks: 256 commits each, in the pack's order, as a zstd frame of a msgpack list of commits in their wire form;
+- the SHA-256 of all that.
+
+It says nothing that the pack does not say: without it, it is made again, byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import struct
+from array import array
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgpack
+
+from musehub_plugin import ids
+from musehub_plugin.mpack import BlobEntry
+from musehub_plugin.mpack.zstd import compress, decompress
+
+MAGIC: Final = b"MUSEIDX1"
+KINDS: Final = ("objects", "snapshots", "commits")
+_HEADER: Final = struct.Struct(">8s4Q")
+_BLOB_ROW: Final = struct.Struct(">IIQ")
+_ORDINAL_ROW: Final = struct.Struct(">I")
+_BLOCK_ROW: Final = struct.Struct(">QII")
+_ROWS: Final = {"objects": _BLOB_ROW, "snapshots": _ORDINAL_ROW, "commits": _ORDINAL_ROW}
+_COMMITS_PER_BLOCK: Final = 256
+_WINDOW_LOG: Final = 22
+_CACHED_BLOCKS: Final = 16
+
+
+class PackIndex:
+    """An index that is read in place.
+
+    Args:
+        path: its file.
+
+    Raises:
+        ValueError: the file is no index, or is cut off.
+        FileNotFoundError: there is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            if path.stat().st_size < _HEADER.size + 32:
+                raise ValueError("the index is cut off")
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        magic, *counts, blocks = _HEADER.unpack_from(self._map)
+        if magic != MAGIC:
+            raise ValueError("the file is no index of an mpack")
+        self._counts: dict[str, int] = dict(zip(KINDS, counts, strict=True))
+        self._digests: dict[str, int] = {}
+        place = _HEADER.size
+        for kind in KINDS:
+            self._digests[kind] = place
+            place += self._counts[kind] * (32 + _ROWS[kind].size)
+        self._blocks = place
+        place += blocks * _BLOCK_ROW.size
+        if blocks and place <= len(self._map):
+            last, stored, _ = _BLOCK_ROW.unpack_from(self._map, place - _BLOCK_ROW.size)
+            place = last + stored
+        if place + 32 != len(self._map):
+            raise ValueError("the index is cut off")
+        self._cache: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._map.close()
+
+    def count(self, kind: str) -> int:
+        """Return how many entities of a kind (`objects`, `snapshots`, `commits`) the pack holds."""
+        return self._counts[kind]
+
+    def has(self, kind: str, entity_id: str) -> bool:
+        """Say whether the pack holds an entity."""
+        return self._find(kind, entity_id) is not None
+
+    def ids(self, kind: str) -> Iterator[str]:
+        """Iterate over the ids of a kind, sorted."""
+        start = self._digests[kind]
+        for number in range(self._counts[kind]):
+            yield ids.from_digest(self._map[start + 32 * number : start + 32 * number + 32])
+
+    def blob(self, object_id: str) -> tuple[int, int, int] | None:
+        """Return a blob's frame, its offset there and its size; None where the pack does not hold it."""
+        row = self._row("objects", object_id)
+        return None if row is None else (row[0], row[1], row[2])
+
+    def ordinal(self, kind: str, entity_id: str) -> int | None:
+        """Return a snapshot's or a commit's number in the pack; None where the pack does not hold it."""
+        row = self._row(kind, entity_id)
+        return None if row is None else int(row[0])
+
+    def commit(self, commit_id: str) -> dict[str, Any] | None:
+        """Return a commit in its wire form; None where the pack does not hold it.
+
+        Raises:
+            ValueError: the index is damaged.
+        """
+        ordinal = self.ordinal("commits", commit_id)
+        if ordinal is None:
+            return None
+        number, place = divmod(ordinal, _COMMITS_PER_BLOCK)
+        block = self._cache.get(number)
+        if block is None:
+            where, stored, raw = _BLOCK_ROW.unpack_from(self._map, self._blocks + number * _BLOCK_ROW.size)
+            packed = decompress(self._map[where : where + stored], raw, window_log=_WINDOW_LOG)
+            block = msgpack.unpackb(packed, strict_map_key=False)
+            self._cache[number] = block
+            if len(self._cache) > _CACHED_BLOCKS:
+                self._cache.popitem(last=False)
+        commit: dict[str, Any] = block[place]
+        return commit
+
+    def _find(self, kind: str, entity_id: str) -> int | None:
+        digest, start, count = ids.to_digest(entity_id), self._digests[kind], self._counts[kind]
+
+        def at(number: int) -> bytes:
+            return self._map[start + 32 * number : start + 32 * number + 32]
+
+        found = bisect_left(range(count), digest, key=at)
+        return found if found < count and at(found) == digest else None
+
+    def _row(self, kind: str, entity_id: str) -> tuple[Any, ...] | None:
+        number = self._find(kind, entity_id)
+        if number is None:
+            return None
+        start = self._digests[kind] + 32 * self._counts[kind]
+        return _ROWS[kind].unpack_from(self._map, start + number * _ROWS[kind].size)
+
+
+class IndexBuilder:
+    """Collects what an index says, as a pack is read from its first blob to its last commit."""
+
+    def __init__(self) -> None:
+        self._ids = {kind: bytearray() for kind in KINDS}
+        self._seen: dict[str, set[bytes]] = {kind: set() for kind in KINDS}
+        self._frames = array("I")
+        self._offsets = array("I")
+        self._sizes = array("Q")
+        self._block: list[dict[str, Any]] = []
+        self._blocks: list[tuple[bytes, int]] = []
+
+    def add_blob(self, entry: BlobEntry) -> None:
+        """Add a blob."""
+        self._add("objects", entry.object_id)
+        self._frames.append(entry.frame)
+        self._offsets.append(entry.offset)
+        self._sizes.append(entry.size)
+
+    def add_snapshot(self, snapshot_id: str) -> None:
+        """Add a snapshot; the pack's order is the order of the calls."""
+        self._add("snapshots", snapshot_id)
+
+    def add_commit(self, commit: Mapping[str, Any]) -> None:
+        """Add a commit in its wire form; the pack's order is the order of the calls."""
+        self._add("commits", commit["commit_id"])
+        self._block.append(dict(commit))
+        if len(self._block) == _COMMITS_PER_BLOCK:
+            self._flush()
+
+    def has(self, kind: str, entity_id: str) -> bool:
+        """Say whether an entity was added."""
+        return ids.to_digest(entity_id) in self._seen[kind]
+
+    def parts(self) -> Iterator[bytes]:
+        """Yield the index, in pieces."""
+        self._flush()
+        digest = hashlib.sha256()
+        for part in self._pieces():
+            digest.update(part)
+            yield part
+        yield digest.digest()
+
+    def _add(self, kind: str, entity_id: str) -> None:
+        digest = ids.to_digest(entity_id)
+        self._ids[kind] += digest
+        self._seen[kind].add(digest)
+
+    def _flush(self) -> None:
+        if self._block:
+            raw: bytes = msgpack.packb(self._block)
+            self._blocks.append((compress(raw, level=3, window_log=_WINDOW_LOG), len(raw)))
+            self._block = []
+
+    def _pieces(self) -> Iterator[bytes]:
+        counts = [len(self._ids[kind]) // 32 for kind in KINDS]
+        yield _HEADER.pack(MAGIC, *counts, len(self._blocks))
+        size = _HEADER.size
+        for kind, count in zip(KINDS, counts, strict=True):
+            digests = bytes(self._ids[kind])
+            order = sorted(range(count), key=lambda at: digests[32 * at : 32 * at + 32])
+            yield b"".join(digests[32 * at : 32 * at + 32] for at in order)
+            if kind == "objects":
+                frames, offsets, sizes = self._frames, self._offsets, self._sizes
+                yield b"".join(_BLOB_ROW.pack(frames[at], offsets[at], sizes[at]) for at in order)
+            else:
+                yield b"".join(map(_ORDINAL_ROW.pack, order))
+            size += count * (32 + _ROWS[kind].size)
+        place = size + len(self._blocks) * _BLOCK_ROW.size
+        for block, raw in self._blocks:
+            yield _BLOCK_ROW.pack(place, len(block), raw)
+            place += len(block)
+        for block, _ in self._blocks:
+            yield block

@@ -1,0 +1,206 @@
+"""Bare working copies: taking packs in as they came, checking them, and turning packs into files and back."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from musehub_plugin import ids
+from musehub_plugin.client.apply import Applied, LooseStore, apply_to, require_id
+from musehub_plugin.client.building import built_mpack
+from musehub_plugin.client.errors import BadMPack, WorkdirError
+from musehub_plugin.client.history import History
+from musehub_plugin.client.manifest import ManifestRows
+from musehub_plugin.client.packindex import KINDS, IndexBuilder
+from musehub_plugin.client.packs import Pack
+from musehub_plugin.client.progress import Progress, silent
+from musehub_plugin.client.workdir import Workdir
+from musehub_plugin.mpack import Blob, Limits
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What packing or unpacking did.
+
+    Attributes:
+        commit_count: commits that were turned into the other form.
+        snapshot_count: snapshots.
+        blob_count: blobs.
+        size_bytes: size of the packs.
+    """
+
+    commit_count: int
+    snapshot_count: int
+    blob_count: int
+    size_bytes: int
+
+
+class _IndexStore:
+    """Notes where each entity of a pack is, and writes nothing."""
+
+    def __init__(self, workdir: Workdir) -> None:
+        self._workdir = workdir
+        self.builder = IndexBuilder()
+
+    def has(self, kind: str, entity_id: str) -> bool:
+        return self.builder.has(kind, entity_id) or self._workdir.has(kind, entity_id)
+
+    def add_blob(self, blob: Blob) -> bool:
+        digest = hashlib.sha256()
+        for piece in blob.chunks():
+            digest.update(piece)
+        require_id(blob, ids.from_digest(digest.digest()))
+        self.builder.add_blob(blob.entry)
+        return not self._workdir.has("objects", blob.object_id)
+
+    def add_snapshot(self, rows: ManifestRows, snapshot_id: str) -> bool:
+        self.builder.add_snapshot(snapshot_id)
+        return not self._workdir.has("snapshots", snapshot_id)
+
+    def add_commit(self, commit: dict[str, Any]) -> bool:
+        self.builder.add_commit(commit)
+        return not self._workdir.has("commits", commit["commit_id"])
+
+
+def keep_mpack(
+    workdir: Workdir, source: Path, mpack_id: str, *, limits: Limits | None = None, progress: Progress = silent
+) -> Applied:
+    """Take an mpack into a bare working copy as it is, once all of it is verified; no ref is moved.
+
+    Args:
+        workdir: the working copy.
+        source: the mpack's file, on the working copy's file system; it is moved.
+        mpack_id: its id, which its bytes are known to have.
+        limits: what is accepted.
+        progress: told about blobs, snapshots and commits verified.
+
+    Raises:
+        BadMPack: as `apply_mpack`; the file stays where it was.
+    """
+    store = _IndexStore(workdir)
+    with source.open("rb") as file:
+        applied = apply_to(store, file, limits=limits, progress=progress)
+    workdir.packs.add(source, mpack_id, store.builder)
+    return applied
+
+
+def pack_problems(workdir: Workdir, pack: Pack, progress: Progress = silent) -> list[str]:
+    """Hash a pack and everything in it, compare its index with it, and return a line for each thing that is wrong.
+
+    Args:
+        workdir: the working copy that holds it.
+        pack: the pack.
+        progress: told about blobs, snapshots and commits verified.
+    """
+    store = _IndexStore(workdir)
+    try:
+        with pack.path.open("rb") as file:
+            found = ids.from_digest(hashlib.file_digest(file, "sha256").digest())
+            if found != pack.mpack_id:
+                return [f"pack {pack.path.name} hashes to {found}"]
+            apply_to(store, file, progress=progress)
+        digest = hashlib.sha256()
+        for part in store.builder.parts():
+            digest.update(part)
+        # Asked for, it is made where it is missing.
+        _ = pack.index
+        with pack.index_path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").digest() != digest.digest():
+                return [f"the index of pack {pack.path.name} is damaged; delete {pack.index_path}: it is made again"]
+    except BadMPack as error:
+        return [f"pack {pack.path.name}: {error}"]
+    except WorkdirError as error:
+        return [str(error)]
+    return []
+
+
+def unpack(workdir: Workdir, *, progress: Progress = silent) -> Packed:
+    """Turn a bare working copy into one with a file for each entity, which the public muse client reads.
+
+    Where it breaks off the packs are still there, and a second call completes it.
+
+    Args:
+        workdir: the working copy.
+        progress: told about blobs, snapshots and commits written.
+
+    Raises:
+        WorkdirError: the working copy keeps no packs.
+        BadMPack: a pack is damaged; `musehub fetch --repair` brings it again.
+    """
+    with workdir.lock():
+        if not workdir.packs.kept:
+            raise WorkdirError(f"{workdir.root} keeps no packs; there is nothing to unpack")
+        # The oldest first: what a pack leans on came before it.
+        packs = list(workdir.packs)[::-1]
+        counts = {kind: len(set(workdir.packs.ids(kind))) for kind in KINDS}
+        size = sum(pack.path.stat().st_size for pack in packs)
+        for pack in packs:
+            with pack.path.open("rb") as file:
+                apply_to(LooseStore(workdir), file, progress=progress)
+        drop_packs(workdir)
+    return Packed(counts["commits"], counts["snapshots"], counts["objects"], size)
+
+
+def pack(workdir: Workdir, *, progress: Progress = silent) -> Packed:
+    """Turn a working copy into one that keeps one pack of all that its refs reach, beside the files of its tree.
+
+    What no branch, tag or remote branch reaches stays as it is. The public muse client does not read packs. Where it
+    breaks off everything is still there, and a second call completes it.
+
+    Args:
+        workdir: the working copy; one that keeps packs already gets one in place of many.
+        progress: told about what is packed, verified and removed.
+
+    Raises:
+        WorkdirError: something that the refs reach is missing, or there are no commits.
+    """
+    with workdir.lock():
+        heads = sorted({*workdir.branches().values(), *workdir.tags().values(), *workdir.all_remote_heads()})
+        if not heads:
+            raise WorkdirError(f"{workdir.root} has no commits to pack")
+        before = list(workdir.packs)
+        with built_mpack(workdir, History(workdir), heads, [], progress) as built:
+            # Its own work is checked like a stranger's: what was files is removed on the strength of it.
+            keep_mpack(workdir, built.path, built.mpack_id, progress=progress)
+        new = next(each for each in workdir.packs if each.mpack_id == built.mpack_id)
+        done = 0
+        for kind in KINDS[::-1]:
+            for entity_id in list(workdir.loose_ids(kind)):
+                if new.index.has(kind, entity_id):
+                    workdir.remove_loose(kind, entity_id)
+                    done += 1
+                    progress("removing", done, None)
+        drop_covered(workdir, [each for each in before if each.mpack_id != new.mpack_id], new)
+        summary = built.summary
+    return Packed(summary.commit_count, summary.snapshot_count, summary.blob_count, summary.size_bytes)
+
+
+def drop_covered(workdir: Workdir, packs: Iterable[Pack], by: Pack) -> None:
+    """Remove those packs that hold nothing but what another one holds too.
+
+    Args:
+        workdir: the working copy.
+        packs: the packs to look at.
+        by: the other one, which was verified.
+    """
+    for each in packs:
+        try:
+            covered = all(by.index.has(kind, entity_id) for kind in KINDS for entity_id in each.index.ids(kind))
+        except WorkdirError:
+            # It cannot even be listed; what it held is looked for by verify.
+            covered = True
+        if covered:
+            workdir.packs.remove(each)
+
+
+def drop_packs(workdir: Workdir) -> None:
+    """Remove all packs; their content must be there as files."""
+    workdir.packs.forget()
+    # Out of the way at once: half of the packs would be a damaged working copy.
+    gone = workdir.temp_path()
+    workdir.packs.folder.rename(gone)
+    shutil.rmtree(gone)
