@@ -46,6 +46,7 @@ def create_app(config: Mapping[str, Any] | None = None, *, control: str = "", ro
     """
     if config is None:
         given = json.loads(Path(os.environ[CONFIG_VARIABLE]).read_text())
+        _tune(given["config"])
         return create_app(given["config"], control=given["control"], role=given["role"])
     app = Flask("musehub_faults_forge", instance_path=config["LAB_INSTANCE"])
     app.config.update(SECRET_KEY="the same in every process of the laboratory", **config)
@@ -57,17 +58,21 @@ def create_app(config: Mapping[str, Any] | None = None, *, control: str = "", ro
         database = SQLAlchemy()
         database.init_app(app)
         musehub.init_app(app, database)
-    # So that an mpack of a few blobs is indexed in several batches, and storage that hangs is given up soon.
+    if control:
+        obey(Path(control), role, config["SQLALCHEMY_DATABASE_URI"])
+    _add_routes(app)
+    return app
+
+
+def _tune(config: Mapping[str, Any]) -> None:
+    """Change what is constant in the plugin, for all of this process."""
+    # So that an mpack of a few blobs is indexed in several batches.
     index._BATCH = 2
     fetch._SPOOL_BYTES = config.get("LAB_SPOOL_BYTES", fetch._SPOOL_BYTES)
     locks._PATIENCE = config.get("LAB_PATIENCE", locks._PATIENCE)
     s3.READ_SECONDS = config.get("LAB_READ_SECONDS", s3.READ_SECONDS)
     if config.get("LAB_CLOCK_AHEAD"):
         _set_clock_ahead(timedelta(seconds=config["LAB_CLOCK_AHEAD"]))
-    if control:
-        obey(Path(control), role, config["SQLALCHEMY_DATABASE_URI"])
-    _add_routes(app)
-    return app
 
 
 def _add_routes(app: Flask) -> None:
@@ -121,6 +126,7 @@ def _set_clock_ahead(by: timedelta) -> None:
 def serve(config: Mapping[str, Any], control: str, log: str, started: Connection) -> None:
     """Serve the host on a loopback port, which is sent through `started`; never returns."""
     _log_to(log)
+    _tune(config)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = make_server("127.0.0.1", 0, create_app(config, control=control), threaded=True)
     started.send(server.server_port)
@@ -130,6 +136,7 @@ def serve(config: Mapping[str, Any], control: str, log: str, started: Connection
 def work(config: Mapping[str, Any], control: str, log: str, burst: bool) -> None:
     """Run a worker until it is stopped, or until the queue is empty."""
     _log_to(log)
+    _tune(config)
     run_worker(create_app(config, control=control, role="worker"), burst=burst)
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from sqlalchemy.pool import NullPool
 from musehub_plugin.gc import Collected, collect
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import to_hex
+from musehub_plugin.index import index_mpack
 from musehub_plugin.jobs.queue import sweep
+from musehub_plugin.models import Base
 from musehub_plugin.scrub import Scrubbed, scrub
 from musehub_plugin.store import migrate
 from musehub_plugin.store.session import Database
@@ -37,6 +40,7 @@ from tests.faults.muse import Muse
 from tests.faults.proxy import Proxy
 
 TEMPLATE = "musehub_faults_template"
+_TABLES = [table.name for table in Base.metadata.sorted_tables]
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["tests.faults.forge_app"])
@@ -188,6 +192,12 @@ class Laboratory:
             hub = hub_of(self.app)
             yield hub, hub.database()
 
+    def index(self) -> None:
+        """Index in this process what waits for it."""
+        for row in self.sql("SELECT subject FROM musehub_job WHERE state <> 'done'"):
+            with self.hub() as (hub, db):
+                index_mpack(hub, db, row.subject)
+
     def sweep(self) -> int:
         """Sweep as `flask musehub sweep` does."""
         with self.hub() as (hub, db):
@@ -222,6 +232,35 @@ class Laboratory:
     def age(self, table: str, column: str) -> None:
         """Make every moment in a column two days older."""
         self.sql(f"UPDATE {table} SET {column} = {column} - interval '2 days'")  # noqa: S608 - names from a test
+
+    def keep_rows(self) -> str:
+        """Copy every table aside, and return what `restore_rows` finds the copies by."""
+        schema = f"kept_{secrets.token_hex(4)}"
+        tables = "".join(f"CREATE TABLE {schema}.{name} AS TABLE public.{name};" for name in _TABLES)
+        self.sql(f"CREATE SCHEMA {schema}; {tables}")
+        return schema
+
+    def restore_rows(self, schema: str) -> None:
+        """Put every table back to what `keep_rows` found."""
+        deletes = "".join(f"DELETE FROM public.{name};" for name in _TABLES)  # noqa: S608 - our own tables' names
+        inserts = [f"INSERT INTO public.{name} SELECT * FROM {schema}.{name};" for name in _TABLES]  # noqa: S608 - same
+        self.sql(deletes + "".join(inserts))
+
+    def stored_objects(self) -> dict[str, bytes]:
+        """Return all that object storage holds for this hub, by name."""
+        found = {}
+        for key in self.stored_keys():
+            response = self._minio().get_object(self._bucket(), f"{self._prefix}/{key}")
+            found[key] = response.read()
+            response.close()
+            response.release_conn()
+        return found
+
+    def restore_objects(self, objects: Mapping[str, bytes]) -> None:
+        """Put those objects back that are gone."""
+        for key in objects.keys() - self.stored_keys():
+            data = objects[key]
+            self._minio().put_object(self._bucket(), f"{self._prefix}/{key}", BytesIO(data), len(data))
 
     def is_somebody_waiting(self) -> bool:
         """Say whether a connection to this database waits for a lock."""
@@ -260,8 +299,6 @@ class Laboratory:
 
     def replace_mpack(self, mpack_id: str, data: bytes | None) -> None:
         """Put other bytes where an mpack is, or none."""
-        from io import BytesIO
-
         if data is None:
             self._minio().remove_object(self._bucket(), self._mpack_key(mpack_id))
         else:

@@ -45,7 +45,7 @@ class Dropped:
         self.dropped = self.history.commit({"b.txt": f"dropped from {repo}".encode()}, [self.kept])
         self.pack = self.history.pack(have=[self.kept])
         assert muse.push(repo, self.pack, self.dropped).status == 200
-        lab.worker(burst=True).join()
+        lab.index()
         kept_pack = self.history.pack(want=[self.kept])
         assert muse.push(repo, kept_pack, self.kept, force=True).status == 200
         lab.collect()
@@ -91,7 +91,7 @@ def test_r30_what_is_pushed_again_while_it_is_collected_stays(lab: Laboratory, s
         assert web.muse.push(REPO, history.pack(want=[head]), head, force=True).status == 200
     else:
         assert answer.status == 200
-    lab.worker(burst=True).join()
+    lab.index()
     web.muse.assert_fetchable(REPO, history, {"main": head})
     assert lab.verify().problems == []
 
@@ -112,13 +112,13 @@ def test_r31_a_pushed_mpack_that_is_also_a_fetch_s_answer_stays_while_its_url_ho
     repo_id = lab.create_repo(REPO)
     history, head = several_blobs("songs")
     assert web.muse.push(REPO, history.pack(), head).status == 200
-    lab.worker(burst=True).join()
+    lab.index()
     made = web.muse.fetch(REPO, [head])
     # The pushed one has another order of bytes or the same; it is pushed where it is the same.
     pack = lab.stored_mpack(made.body["mpack_id"])
     lab.create_repo("alice/other")
     assert web.muse.push("alice/other", pack, head).status == 200
-    lab.worker(burst=True).join()
+    lab.index()
     assert web.muse.lab(f"delete/{repo_id}").status == 200
     lab.sql("UPDATE musehub_repo SET deleted_at = now() WHERE slug = 'other'")
     lab.age("musehub_repo", "deleted_at")
@@ -174,7 +174,7 @@ def make_all_kinds_of_garbage(lab: Laboratory, muse: Muse) -> Dropped:
     repo_id = lab.create_repo("alice/gone")
     history, head = several_blobs("gone")
     assert muse.push("alice/gone", history.pack(), head).status == 200
-    lab.worker(burst=True).join()
+    lab.index()
     assert muse.lab(f"delete/{repo_id}").status == 200
     for table, column in (
         ("musehub_fetch_pack", "used_at"),
@@ -236,7 +236,7 @@ def test_r34_a_bucket_older_than_the_database_is_reported_and_heals_with_the_byt
     history, head = several_blobs("songs")
     pack = history.pack()
     assert web.muse.push(REPO, pack, head).status == 200
-    lab.worker(burst=True).join()
+    lab.index()
     lab.replace_mpack(ids.blob_id(pack), None)
     found = lab.verify()
     assert [(problem.kind, problem.subject) for problem in found.problems] == [("mpack-missing", ids.blob_id(pack))]
@@ -256,13 +256,13 @@ def test_r34_bytes_that_a_repair_cannot_find_are_asked_for_when_they_are_pushed_
     history, head = several_blobs("songs")
     pack = history.pack()
     assert web.muse.push(REPO, pack, head).status == 200
-    lab.worker(burst=True).join()
+    lab.index()
     assert web.muse.presign(REPO, pack).body["uploaded"]
     lab.replace_mpack(ids.blob_id(pack), b"rubbish")
     assert lab.verify(repair=True).unrepaired == 1
     assert not web.muse.presign(REPO, pack).body["uploaded"]
     assert web.muse.push(REPO, pack, head).status == 200
-    lab.worker(burst=True).join()
+    lab.index()
     web.muse.assert_complete(web.muse.fetch(REPO, [head]), history, [head])
     assert lab.verify().problems == []
 
@@ -272,7 +272,7 @@ def test_r34_a_database_older_than_the_bucket_gets_its_index_back(lab: Laborator
     lab.create_repo(REPO)
     history, head = several_blobs("songs")
     assert web.muse.push(REPO, history.pack(), head).status == 200
-    lab.worker(burst=True).join()
+    lab.index()
     lab.sql("DELETE FROM musehub_mpack_index")
     web.muse.fetch(REPO, [head]).assert_try_again("not-indexed")
     found = lab.verify(repair=True)
@@ -293,5 +293,5 @@ def test_r34_a_push_that_a_restored_database_has_forgotten_can_be_pushed_again(l
         lab.empty(f"musehub_{table}")
     assert lab.verify().problems == []
     assert web.muse.push(REPO, history.pack(), head).status == 200
-    lab.worker(burst=True).join()
+    lab.index()
     web.muse.assert_fetchable(REPO, history, {"main": head})

@@ -73,7 +73,7 @@ def test_r23_r24_a_web_process_killed_at_any_step_of_a_fetch_hinders_no_other_fe
     bystander = lab.web()
     pack = history.pack()
     assert bystander.muse.push(REPO, pack, head).status == 200
-    lab.worker(burst=True).join()
+    lab.index()
     for name in steps("fetch"):
         rule = lab.control.at(name, "kill")
         web = lab.web()

@@ -78,7 +78,7 @@ def test_r11_pushes_with_the_same_rows_at_once_all_succeed(lab: Laboratory) -> N
             for number, (repo, history, head) in enumerate(repos)
         ]
         assert [answer.result().status for answer in answers] == [200] * 6
-    lab.worker(burst=True).join()
+    lab.index()
     for repo, history, head in repos:
         webs[0].muse.assert_fetchable(repo, history, {"main": head})
 
@@ -101,7 +101,7 @@ def test_r12_a_push_that_waited_for_one_that_failed_owns_the_rows(lab: Laborator
         first.result().assert_try_again("database-unavailable")
         assert second.result().status == 200
     assert web.muse.refs("alice/first") == {}
-    lab.worker(burst=True).join()
+    lab.index()
     web.muse.assert_fetchable("alice/second", history, {"main": head})
 
 
@@ -179,7 +179,7 @@ def test_r14_a_web_process_outlives_a_restart_of_the_database(lab: Laboratory) -
     finally:
         lab.servers.postgres.start()
     assert web.muse.refs(REPO) == {"main": head}
-    lab.worker(burst=True).join()
+    lab.index()
     web.muse.assert_fetchable(REPO, history, {"main": head})
 
 
@@ -198,7 +198,7 @@ def test_r14_a_standby_that_only_reads_is_503_until_it_is_promoted(lab: Laborato
     lab.sql(others, name=name)
     # No more than one request pays for the connection that it finds cut.
     lab.wait(lambda: web.muse.push(REPO, history.pack(), head).status == 200, "the push after the promotion")
-    lab.worker(burst=True).join()
+    lab.index()
     web.muse.assert_fetchable(REPO, history, {"main": head})
 
 
@@ -213,7 +213,7 @@ def test_r14_requests_that_find_no_free_connection_are_503_and_the_pool_recovers
         web.muse.fetch(REPO, [head]).assert_try_again("database-unavailable")
         rule.release()
         assert push.result().status == 200
-    lab.worker(burst=True).join()
+    lab.index()
     web.muse.assert_fetchable(REPO, history, {"main": head})
 
 
@@ -222,7 +222,7 @@ def test_r14_a_fetch_needs_no_second_connection_of_a_pool_of_one(lab: Laboratory
     history, head = several_blobs("songs")
     web = lab.web(SQLALCHEMY_ENGINE_OPTIONS=ONE_CONNECTION)
     assert web.muse.push(REPO, history.pack(), head).status == 200
-    lab.worker(burst=True).join()
+    lab.index()
     for _ in range(2):
         web.muse.assert_complete(web.muse.fetch(REPO, [head]), history, [head])
 

@@ -41,7 +41,7 @@ def test_r15_while_storage_is_down_tickets_are_given_and_all_else_is_503(lab: La
     base, base_head = one_blob("base")
     web = lab.web()
     assert web.muse.push(REPO, base.pack(), base_head).status == 200
-    lab.worker(burst=True).join()
+    lab.index()
     history = History()
     head = history.commit({"b.txt": b"more"}, [base_head])
     web.muse.upload(REPO, history.pack())
@@ -54,7 +54,7 @@ def test_r15_while_storage_is_down_tickets_are_given_and_all_else_is_503(lab: La
     assert (row_counts(lab), lab.stored_keys()) == before
     lab.proxy.mode = "pass"
     assert web.muse.unpack(REPO, history.pack(), head).status == 200
-    lab.worker(burst=True).join()
+    lab.index()
     web.muse.assert_complete(web.muse.fetch(REPO, [base_head]), base, [base_head])
     assert len(web.muse.download(web.muse.fetch(REPO, [head]))["commits"]) == 2
 
@@ -189,7 +189,7 @@ def test_r20_a_second_try_beside_the_first_is_answered_the_same(lab: Laboratory,
     assert [answer.status for answer in answers] == [200, 200]
     assert answers[0].body == answers[1].body
     assert lab.job_states() == ["pending"]
-    lab.worker(burst=True).join()
+    lab.index()
     web.muse.assert_fetchable(REPO, history, {"main": head})
 
 
@@ -204,7 +204,7 @@ def test_r21_of_two_mpacks_with_the_same_history_either_may_be_lost(lab: Laborat
     more = history.commit({"more.txt": b"more"}, [first])
     packs.append(history.pack())
     assert web.muse.push(REPO, packs[1], more, branch="more").status == 200
-    lab.worker(burst=True).join()
+    lab.index()
     lab.replace_mpack(ids.blob_id(packs[lost]), b"rubbish")
     assert [problem.kind for problem in lab.verify().problems] == ["mpack-damaged"]
     web.muse.assert_complete(web.muse.fetch(REPO, [head]), history, [head])
@@ -235,7 +235,7 @@ def test_r25_a_full_disk_leaves_no_part_of_a_push(lab: Laboratory, files: Path, 
     assert (row_counts(lab), stored(files)) == (before, set())
     roomy = lab.web().muse
     assert roomy.unpack(REPO, history.pack(), head).status == 200
-    lab.worker(burst=True).join()
+    lab.index()
     roomy.assert_fetchable(REPO, history, {"main": head})
 
 
@@ -245,7 +245,7 @@ def test_r25_a_full_disk_leaves_no_part_of_a_fetch(lab: Laboratory, files: Path,
     history, head = several_blobs("songs")
     web = lab.web(LAB_SPOOL_BYTES=1 << 20 if spool == "in memory" else 10)
     assert web.muse.push(REPO, history.pack(), head).status == 200
-    lab.worker(burst=True).join()
+    lab.index()
     before = stored(files)
     # Of the commits alone, another pack than the one that was pushed.
     want = history.commits[head]["parent_ids"]
@@ -271,5 +271,5 @@ def test_r27_processes_that_store_the_same_mpack_at_once_leave_one_good_file(lab
         assert [answer.result().status for answer in answers] == [200] * 6
     assert len(stored(files)) == 1
     assert lab.verify().problems == []
-    lab.worker(burst=True).join()
+    lab.index()
     webs[0].muse.assert_fetchable(repos[5], history, {"main": head})
