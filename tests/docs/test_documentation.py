@@ -72,19 +72,6 @@ def test_every_setting_in_the_operators_table_is_there() -> None:
     assert set(documented) - others == {f"MUSEHUB_{field.name.upper()}" for field in fields(Settings)}
 
 
-def test_every_error_code_is_in_the_client_authors_table() -> None:
-    sources = [
-        path.read_text(encoding="utf-8")
-        for path in (CHECKOUT / "musehub_plugin").rglob("*.py")
-        if not {"client", "testing"} & set(path.parts)
-    ]
-    used = set(re.findall(r"\bcode(?:: str)? ?= ?\"([a-z-]+)\"", "\n".join(sources)))
-    page = (CHECKOUT / "docs" / "client-authors.md").read_text(encoding="utf-8")
-    rows = [line.split("|")[2] for line in page.splitlines() if re.match(r"\| [45]\d\d \|", line)]
-    documented = set(re.findall(r"`([a-z-]+)`", "".join(rows)))
-    assert documented == used | {"database-unavailable", "storage-unavailable"}
-
-
 def test_every_test_that_the_security_page_names_is_there() -> None:
     page = (CHECKOUT / "docs" / "security.md").read_text(encoding="utf-8")
     sources = [path.read_text(encoding="utf-8") for path in (CHECKOUT / "tests").rglob("test_*.py")]
