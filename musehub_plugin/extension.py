@@ -24,7 +24,12 @@ from musehub_plugin.storage import FileStorage, UrlSigner, make_storage
 from musehub_plugin.store.host_migrations import protect_from_autogenerate
 from musehub_plugin.store.repos import find_repo
 from musehub_plugin.store.session import Database, make_sqlite_patient
-from musehub_plugin.web.blueprint import BLUEPRINT_NAME, make_blueprint
+from musehub_plugin.web.blueprint import (
+    BLUEPRINT_NAME,
+    MWP_BLUEPRINT_NAME,
+    make_blueprint,
+    make_mwp_blueprint,
+)
 from musehub_plugin.web.ops import make_ops_blueprint
 from musehub_plugin.web.storage_routes import STORAGE_BLUEPRINT_NAME, make_storage_blueprint
 
@@ -118,6 +123,8 @@ class MuseHub:
             lambda: storage, lambda: signer, retry_after=lambda: settings.retry_after
         )
         app.register_blueprint(blueprint)
+        if settings.mwp_prefix is not None:
+            app.register_blueprint(make_mwp_blueprint(settings.mwp_prefix))
         app.register_blueprint(storage_blueprint, url_prefix=settings.ops_prefix)
         app.register_blueprint(make_ops_blueprint(), url_prefix=settings.ops_prefix)
         count_signals()
@@ -136,8 +143,9 @@ def _exempt_from_csrf(app: Flask, **_: Any) -> None:
     """
     csrf = app.extensions.get("csrf")
     if csrf is not None:
-        csrf.exempt(app.blueprints[BLUEPRINT_NAME])
-        csrf.exempt(app.blueprints[STORAGE_BLUEPRINT_NAME])
+        for name in (BLUEPRINT_NAME, MWP_BLUEPRINT_NAME, STORAGE_BLUEPRINT_NAME):
+            if name in app.blueprints:
+                csrf.exempt(app.blueprints[name])
 
 
 def _default_storage(app: Flask) -> str:

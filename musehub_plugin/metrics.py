@@ -53,7 +53,7 @@ def count_signals() -> None:
     metrics = _metrics()
 
     def fetched(_: object, *, answer: Any, **__: object) -> None:
-        metrics.fetches.labels("sent" if answer.mpack_id else "nothing_new").inc()
+        metrics.fetches.labels("sent" if answer.commit_count else "nothing_new").inc()
         metrics.fetch_bytes.inc(answer.size_bytes)
         metrics.fetch_commits.inc(answer.commit_count)
 

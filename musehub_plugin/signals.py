@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 _signals = Namespace()
 
 #: A fetch was answered. Arguments: `repo`, `identity`, `answer` (a `musehub_plugin.fetch.FetchAnswer`; its URL is a
-#: secret, do not log it).
+#: secret, do not log it; it has none where the released muse command got the history itself).
 fetched = _signals.signal("musehub-fetched")
 
 #: A push was stored and its branch moved. Arguments: `repo`, `identity`, `branch`, `head_commit_id`, `result` (a

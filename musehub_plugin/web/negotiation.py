@@ -68,11 +68,14 @@ def encode_response(
         response = Response(json.dumps(payload, separators=(",", ":")), status=status, content_type=json_type)
     else:
         response = Response(msgpack.packb(payload), status=status, content_type=MSGPACK_TYPE)
-    response.headers["Cache-Control"] = cache_control
-    response.headers["Vary"] = VARY
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.update(answer_headers(cache_control))
     response.headers.update(headers or {})
     return response
+
+
+def answer_headers(cache_control: str = NO_STORE) -> dict[str, str]:
+    """Return the headers that every answer has."""
+    return {"Cache-Control": cache_control, "Vary": VARY, "X-Content-Type-Options": "nosniff"}
 
 
 def _rank(ranges: list[tuple[str, float]], types: frozenset[str] | set[str]) -> tuple[float, int]:
