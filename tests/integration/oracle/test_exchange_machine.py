@@ -98,5 +98,5 @@ class Exchange(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-Exchange.TestCase.settings = settings(max_examples=12, stateful_step_count=20, deadline=None)
+Exchange.TestCase.settings = settings(max_examples=12, stateful_step_count=20)
 test_no_order_of_pushes_and_fetches_harms_a_client = Exchange.TestCase
