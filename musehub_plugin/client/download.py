@@ -75,7 +75,8 @@ class Download:
         if response.status == 416:
             raise BrokenOffError(f"object storage has fewer bytes of the mpack {self._mpack_id} than there should be")
         with self._target.open("ab") as file:
-            for chunk in response.stream(CHUNK, decode_content=False):
+            # `read1` gives what is there; `stream` would hold it back, and lose it where the connection breaks.
+            while chunk := response.read1(CHUNK, decode_content=False):
                 self.done += len(chunk)
                 if self.done > self._size:
                     break

@@ -14,7 +14,8 @@ What comes over, and what becomes of what muse has no place for:
 - a path that clients could not restore is written with `%XX` for each byte that is in the way: what is not
   UTF-8, a backslash, CR, LF, and the dot of a `.muse` folder. What cannot be saved so is left out.
 
-Each of these is counted in the result. A second run over the same folder writes only what is new.
+Each of these is counted in the result. A second run over the same folder reads and writes only what is new; what is
+gone from git stays.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Final
 from musehub_plugin import ids
 from musehub_plugin.client.errors import GitImportError
 from musehub_plugin.client.gitlog import CHUNK, MAX_NAMES_AT_ONCE, GitBlobs, GitCommit, GitRef, GitRepository
+from musehub_plugin.client.gitmap import GitMap
 from musehub_plugin.client.manifest import ManifestRows
 from musehub_plugin.client.progress import Progress
 from musehub_plugin.client.record import new_record
@@ -54,7 +56,7 @@ class GitImport:
     """What an import did.
 
     Attributes:
-        commits: commits read.
+        commits: commits that the refs reach and that were read now: those that no import before this one had brought.
         new_commits: commits that were not in the working copy.
         new_snapshots: snapshots that were not.
         new_blobs: blobs that were not.
@@ -125,12 +127,12 @@ def import_git(
     if head_branch is not None:
         # HEAD's branch goes first: commits that several branches hold are its.
         branches = {head_branch: branches.pop(head_branch), **branches}
-    importer = _Importer(git, workdir, result, {ref.name: name for name, ref in branches.items()})
+    importer = _Importer(git, workdir, result, GitMap(workdir), {ref.name: name for name, ref in branches.items()})
     importer.run([ref.name for ref in (*branches.values(), *tags.values())], progress)
     for name, ref in branches.items():
-        workdir.set_branch(name, importer.commit_ids[ref.commit])
+        workdir.set_branch(name, importer.known.commit_ids[ref.commit])
     for name, ref in tags.items():
-        workdir.set_tag(name, importer.commit_ids[ref.commit])
+        workdir.set_tag(name, importer.known.commit_ids[ref.commit])
     if head_branch is not None:
         workdir.set_head_branch(head_branch)
     result.branches, result.tags = len(branches), len(tags)
@@ -206,8 +208,8 @@ class _Importer:
     git: GitRepository
     workdir: Workdir
     result: GitImport
+    known: GitMap
     branch_of_ref: dict[bytes, str]
-    commit_ids: dict[str, str] = field(default_factory=dict)
     _snapshot_ids: dict[str, str] = field(default_factory=dict)
     _blob_ids: dict[bytes, str] = field(default_factory=dict)
     _rows: OrderedDict[str, ManifestRows] = field(default_factory=OrderedDict)
@@ -218,13 +220,15 @@ class _Importer:
     def run(self, refs: Sequence[bytes], progress: Progress | None) -> None:
         default_branch = next(iter(self.branch_of_ref.values()), "")
         made: set[str] = set()
-        commits = self.git.log(refs)
+        # Before the first new one is added to them.
+        commits = self.git.log(refs, list(self.known.commit_ids))
         with self.git.blobs() as blobs:
             while batch := list(islice(commits, _COMMITS_AT_ONCE)):
                 self._bring_blobs(batch, blobs)
                 for commit in batch:
                     branch = self.branch_of_ref.get(commit.ref, default_branch)
                     made.add(self._bring_commit(commit, branch))
+                self.known.add(commit.name for commit in batch)
                 self.result.commits += len(batch)
                 if progress is not None:
                     progress("commits", self.result.commits, None)
@@ -257,7 +261,7 @@ class _Importer:
         committed_at, clamped = muse_date(commit.committed)
         message, author = self._text(commit.message), self._text(commit.author)
         # Two parents that became the same muse commit are one.
-        parents = list(dict.fromkeys(self.commit_ids[parent] for parent in commit.parents))
+        parents = list(dict.fromkeys(self.known.commit_ids[parent] for parent in commit.parents))
         commit_id = ids.commit_id(parents, snapshot_id, message, committed_at)
         self.result.clamped_dates += clamped
         self.result.new_snapshots += self.workdir.write_snapshot(rows, snapshot_id, committed_at)
@@ -274,7 +278,7 @@ class _Importer:
                 metadata={"git.commit": commit.name},
             )
         )
-        self.commit_ids[commit.name] = commit_id
+        self.known.commit_ids[commit.name] = commit_id
         self._snapshot_ids[commit.name] = snapshot_id
         self._keep(commit.name, rows)
         return commit_id
@@ -310,8 +314,11 @@ class _Importer:
         if name in self._rows:
             self._rows.move_to_end(name)
             return self._rows[name]
-        # It was let go: the file that was written then has it.
-        return ManifestRows(self.workdir.read_snapshot(self._snapshot_ids[name]))
+        # It was let go, or comes from an import before: the file that was written then has it.
+        snapshot_id = self._snapshot_ids.get(name)
+        if snapshot_id is None:
+            snapshot_id = ids.PREFIX + self.workdir.read_commit(self.known.commit_ids[name])["snapshot_id"]
+        return ManifestRows(self.workdir.read_snapshot(snapshot_id))
 
     def _keep(self, name: str, rows: ManifestRows) -> None:
         self._rows[name] = rows

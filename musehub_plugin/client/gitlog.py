@@ -119,11 +119,13 @@ class GitRepository:
         text = done.communicate()[0]
         return text.rstrip(b"\n") if done.returncode == 0 else None
 
-    def log(self, refs: Sequence[bytes]) -> Iterator[GitCommit]:
+    def log(self, refs: Sequence[bytes], known: Iterable[str] = ()) -> Iterator[GitCommit]:
         """Iterate over every commit that refs reach, parents before children.
 
         Args:
             refs: full names; the first ones lend their name to the commits that several reach.
+            known: hashes of commits that are left out, with all that they reach; those that are not in the repository
+                do no harm.
 
         Raises:
             GitImportError: git fails, or says something that this cannot read.
@@ -136,6 +138,7 @@ class GitRepository:
             "log",
             "--stdin",
             "--source",
+            "--ignore-missing",
             "--reverse",
             "--topo-order",
             "--diff-merges=first-parent",
@@ -161,6 +164,7 @@ class GitRepository:
             # Where git ends early its exit code says so.
             with suppress(BrokenPipeError), process.stdin:
                 process.stdin.write(b"".join(ref + b"\n" for ref in refs))
+                process.stdin.writelines(f"^{name}\n".encode("ascii") for name in known)
             with process.stdout:
                 yield from _commits(_tokens(process.stdout))
             if process.wait() != 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,22 +14,27 @@ if TYPE_CHECKING:
     from musehub_plugin.client.transport import HubTransport
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_LOGGER = logging.getLogger("musehub_plugin.client")
+_state = {"verbose": False}
 
 
 def _be_verbose(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing and not is_verbose():
+        # Here and not above: it is loaded for those who want to read it.
+        import logging
+
+        logger = logging.getLogger("musehub_plugin.client")
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("musehub: %(message)s"))
         # This client's own log alone: that of the HTTP library holds presigned URLs.
-        _LOGGER.addHandler(handler)
-        _LOGGER.setLevel(logging.DEBUG)
-        _LOGGER.propagate = False
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+        _state["verbose"] = True
 
 
 def is_verbose() -> bool:
     """Say whether `--verbose` was given."""
-    return _LOGGER.level == logging.DEBUG
+    return _state["verbose"]
 
 
 verbose_option = click.option(
