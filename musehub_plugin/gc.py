@@ -22,7 +22,7 @@ from musehub_plugin.signals import collected, reached
 from musehub_plugin.storage.base import Deletes
 from musehub_plugin.storage.uploads import delete_upload
 from musehub_plugin.store import commits as commit_store
-from musehub_plugin.store import contents, fetch_packs, garbage, locks, repos
+from musehub_plugin.store import contents, fetch_packs, garbage, jobs, locks, repos
 from musehub_plugin.store.session import Database
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Collected:
         snapshots: likewise.
         blobs: likewise.
         mpacks: pushed mpacks of which nothing is needed.
-        busy_repos: repos that were left for the next time, since pushes kept coming.
+        busy_repos: repos that were left for the next time, since pushes kept coming or wait to be indexed.
         kept_files: files that the storage cannot delete, or did not.
     """
 
@@ -174,6 +174,8 @@ class _Collection:
             commit_ids = nodes.keys() - kept
             if not commit_ids:
                 return
+            if self._waits(repo_id):
+                break
             let = self._plan(repo_id, nodes, commit_ids, kept)
             reached("gc.planned")
             if self._dry_run or self._let_go(repo_id, let, state):
@@ -203,13 +205,21 @@ class _Collection:
         after: Callable[[], None] = lambda: None,
     ) -> bool:
         def work() -> bool:
-            if garbage.repo_state(self._db, repo_id) != state:
+            if garbage.repo_state(self._db, repo_id) != state or self._waits(repo_id):
                 return False
             garbage.let_go(self._db, repo_id, let)
             after()
             return True
 
         return self._remove(work)
+
+    def _waits(self, repo_id: str) -> bool:
+        """Say whether one of a repo's packs waits to be indexed.
+
+        The record that the repo has the pack stays until then, so the repo must not let go of what is in it: the same
+        push again would not be asked for the bytes.
+        """
+        return any(job.state != jobs.FAILED for job in jobs.unfinished_index_jobs(self._db, repo_id))
 
     def _useless_mpacks(self) -> None:
         self._say("pushed packs")
