@@ -146,7 +146,9 @@ class Laboratory:
     def app(self) -> Flask:
         """The host in this process."""
         if not self._apps:
-            self._apps.append(forge_app.create_app(self.config))
+            # Tests restart servers under it.
+            options = {"SQLALCHEMY_ENGINE_OPTIONS": {"pool_pre_ping": True}}
+            self._apps.append(forge_app.create_app({**self.config, **options}))
             self._closing.callback(close_app, self._apps[0])
         return self._apps[0]
 
