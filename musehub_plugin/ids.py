@@ -56,7 +56,7 @@ def blob_id(content: bytes) -> str:
 
 def snapshot_id(manifest: Mapping[str, str]) -> str:
     """Return the id of a manifest `{path: object_id}`."""
-    entries = sorted(f"{path}\0{object_id[len(PREFIX):]}" for path, object_id in manifest.items())
+    entries = sorted(f"{path}\0{object_id[len(PREFIX) :]}" for path, object_id in manifest.items())
     return PREFIX + hashlib.sha256("\0".join(entries).encode()).hexdigest()
 
 

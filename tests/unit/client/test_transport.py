@@ -236,7 +236,7 @@ def test_an_mpack_that_breaks_off_is_fetched_again(tmp_path: Path) -> None:
 def test_f10_bytes_that_are_not_the_mpack_are_refused(tmp_path: Path, content: bytes) -> None:
     with (
         scripted_server(Answer(200, content)) as server,
-        pytest.raises(HubUnreachable, match="something else|broke off"),
+        pytest.raises(HubUnreachable, match=r"something else|broke off"),
     ):
         fetch_into(server, tmp_path / "pack")
 
