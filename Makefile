@@ -50,7 +50,7 @@ docs:
 package:
 	@$(VENV) dev
 	rm -rf dist
-	$(RUN) -m build --outdir dist
+	$(RUN) -m build --quiet --outdir dist
 	MUSEHUB_DIST=dist $(RUN) -m pytest tests/packaging
 
 soak:
