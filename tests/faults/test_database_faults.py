@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from musehub_plugin import ids
+from musehub_plugin.doctor import examine
 from musehub_plugin.store import migrate
 from musehub_plugin.store.models import MusehubBranch, MusehubObject
 from musehub_plugin.testing import History
+from musehub_plugin.testing.apps import close_app, hub_of
+from tests.faults.forge_app import create_app
 from tests.faults.histories import one_blob, several_blobs
 from tests.faults.laboratory import Laboratory
 
@@ -292,3 +296,29 @@ def test_r28_a_push_is_due_at_once_whatever_the_web_host_s_clock_says(lab: Labor
     lab.control.at("unpack.committed", "kill")
     assert lab.web(LAB_CLOCK_AHEAD=3600).muse.unpack(REPO, history.pack(), head).status == 0
     assert lab.sweep() == 1
+
+
+def database_findings(lab: Laboratory, config: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return what `flask musehub doctor` says of the database: verdicts and sentences."""
+    app = create_app({**lab.config, **config})
+    try:
+        with app.app_context():
+            return [(found.verdict, found.says) for found in examine(hub_of(app)) if found.what == "database"]
+    finally:
+        close_app(app)
+
+
+def test_r14_doctor_warns_of_a_pool_that_hands_out_dead_connections(lab: Laboratory) -> None:
+    findings = database_findings(lab, {})
+    assert [verdict for verdict, _ in findings] == ["ok", "warning"]
+    assert "pool_pre_ping" in findings[1][1]
+    options = {"SQLALCHEMY_ENGINE_OPTIONS": {"pool_pre_ping": True}}
+    assert [verdict for verdict, _ in database_findings(lab, options)] == ["ok"]
+
+
+def test_r26_doctor_warns_of_a_sqlite_whose_readers_wait(lab: Laboratory, migrated_file: Path, tmp_path: Path) -> None:
+    shutil.copy(migrated_file, tmp_path / "hub.db")
+    config = {"SQLALCHEMY_DATABASE_URI": f"sqlite:///{tmp_path}/hub.db"}
+    assert [verdict for verdict, _ in database_findings(lab, config)] == ["ok", "warning"]
+    # The plugin's own takes care of itself.
+    assert [verdict for verdict, _ in database_findings(lab, {**config, "LAB_OWN_DATABASE": True})] == ["ok"]
