@@ -44,6 +44,10 @@ class Pack:
         self._at = -1
         self._manifest: dict[str, str] = {}
 
+    def __del__(self) -> None:
+        # A working copy has no end that somebody must call; its files go with it.
+        self.close()
+
     @property
     def index_path(self) -> Path:
         """Where the index is."""

@@ -1,0 +1,165 @@
+"""Bare clones: packs as they came, an index beside them, and every command on top of that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from musehub_plugin.client import (
+    BadMPack,
+    Workdir,
+    WorkdirError,
+    checkout,
+    clone,
+    fetch,
+    import_git,
+    pack,
+    pull,
+    push,
+    unpack,
+    verify,
+)
+from musehub_plugin.client.packing import keep_mpack
+from musehub_plugin.mpack import build_wire_mpack
+from tests.integration.client.conftest import LiveHub
+from tests.integration.client.test_round_trip import add_commit, commits_of, contents_of
+from tests.unit.client.git_histories import GitHistory
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Workdir:
+    """Ten commits on two branches, with a merge."""
+    history = GitHistory(tmp_path / "history.git")
+    last = history.commit(files={b"a": b"0", b"empty": b"", b"long": bytes(range(256)) * 2_000})
+    for number in range(1, 8):
+        last = history.commit(parents=[last], files={b"a": b"%d" % number, b"d%d/f" % number: b"x" * number})
+    side = history.commit(ref="refs/heads/side", parents=[last], files={b"side": b"s", b"a": None})
+    history.commit(parents=[last, side], files={b"a": b"merged"})
+    workdir = Workdir.create(tmp_path / "origin")
+    import_git(history.path, workdir)
+    return workdir
+
+
+@pytest.fixture
+def url(live_hub: LiveHub, origin: Workdir) -> str:
+    """The repo that holds the history."""
+    url = live_hub.add_repo("engine")
+    push(origin, live_hub.transport(url), branches=["main", "side"])
+    return url
+
+
+@pytest.fixture
+def bare(live_hub: LiveHub, url: str, tmp_path: Path) -> Workdir:
+    """A bare clone of it."""
+    return clone(live_hub.transport(url), tmp_path / "bare", bare=True).workdir
+
+
+def same(one: Workdir, other: Workdir) -> bool:
+    """Say whether two working copies hold the same commits, manifests and blobs."""
+    return commits_of(one) == commits_of(other) and contents_of(one) == contents_of(other)
+
+
+def test_a_bare_clone_holds_everything_in_one_pack_and_an_index(bare: Workdir, origin: Workdir) -> None:
+    assert sorted(path.suffix for path in bare.packs.folder.iterdir()) == [".idx", ".mpack"]
+    assert [*bare.loose_ids("objects"), *bare.loose_ids("snapshots"), *bare.loose_ids("commits")] == []
+    assert [path.name for path in bare.root.iterdir()] == [".muse"]
+    assert same(bare, origin)
+    assert bare.branches() == origin.branches()
+    found = verify(bare)
+    assert (found.problems, found.commit_count, found.pack_count) == ([], 10, 1)
+
+
+def test_a_fetch_adds_a_pack_that_leans_on_the_first(
+    live_hub: LiveHub, url: str, bare: Workdir, origin: Workdir
+) -> None:
+    add_commit(origin, {"a": b"new", "empty": b""})
+    push(origin, live_hub.transport(url))
+    pulled = pull(bare, live_hub.transport(url))
+    assert (pulled.fetched.new_commits, pulled.fetched.new_blobs, len(list(bare.packs))) == (1, 1, 2)
+    assert bare.branches() == origin.branches()
+    assert same(bare, origin)
+    assert verify(bare).problems == []
+
+
+def test_a_push_from_a_bare_clone_carries_everything(
+    live_hub: LiveHub, bare: Workdir, origin: Workdir, tmp_path: Path
+) -> None:
+    mirror = live_hub.add_repo("mirror")
+    push(bare, live_hub.transport(mirror), branches=["main", "side"])
+    assert same(clone(live_hub.transport(mirror), tmp_path / "again").workdir, origin)
+
+
+def test_unpack_makes_an_ordinary_working_copy(bare: Workdir, origin: Workdir) -> None:
+    done = unpack(bare)
+    assert (done.commit_count, bare.bare) == (10, False)
+    assert same(Workdir(bare.root), origin)
+    assert verify(bare).problems == []
+    head = bare.head_commit()
+    assert head is not None
+    assert checkout(bare, head).written == len(
+        origin.read_snapshot(f"sha256:{origin.read_commit(head)['snapshot_id']}")
+    )
+
+
+def test_pack_makes_one_pack_of_many_and_of_files(live_hub: LiveHub, url: str, bare: Workdir, origin: Workdir) -> None:
+    add_commit(origin, {"a": b"new", "empty": b""})
+    push(origin, live_hub.transport(url))
+    pull(bare, live_hub.transport(url))
+    for workdir in (bare, origin):
+        commits, contents = commits_of(workdir), contents_of(workdir)
+        pack(workdir)
+        assert len(list(workdir.packs)) == 1
+        assert [*workdir.loose_ids("objects"), *workdir.loose_ids("commits")] == []
+        assert (commits_of(workdir), contents_of(workdir)) == (commits, contents)
+        assert verify(workdir).problems == []
+
+
+def test_an_index_that_is_missing_or_cut_off_is_made_again(bare: Workdir) -> None:
+    (index,) = bare.packs.folder.glob("*.idx")
+    content = index.read_bytes()
+    for damage in (index.unlink, lambda: index.write_bytes(content[:-40]), lambda: index.write_bytes(b"")):
+        damage()
+        assert verify(Workdir(bare.root)).problems == []
+        assert index.read_bytes() == content
+
+
+@pytest.mark.parametrize("suffix", [".idx", ".mpack"])
+def test_a_flipped_bit_anywhere_is_found_by_verify(bare: Workdir, suffix: str) -> None:
+    (path,) = bare.packs.folder.glob(f"*{suffix}")
+    content = path.read_bytes()
+    for place in Random(suffix).sample(range(len(content)), 6):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        assert verify(Workdir(bare.root)).problems, place
+    path.write_bytes(content)
+    assert verify(Workdir(bare.root)).problems == []
+
+
+def test_a_damaged_pack_is_brought_again_by_repair(live_hub: LiveHub, url: str, bare: Workdir, origin: Workdir) -> None:
+    (path,) = bare.packs.folder.glob("*.mpack")
+    path.write_bytes(path.read_bytes()[:-100])
+    bare.packs.forget()
+    fetch(bare, live_hub.transport(url), repair=True)
+    assert same(bare, origin)
+    assert verify(bare).problems == []
+
+
+def test_a_pack_with_a_false_blob_is_not_kept(tmp_path: Path) -> None:
+    bare = Workdir.create(tmp_path / "bare", bare=True)
+    false = tmp_path / "false.mpack"
+    blob = {"object_id": "sha256:" + "1" * 64, "content": b"x"}
+    false.write_bytes(build_wire_mpack(commits=[], snapshots=[], blobs=[blob]))
+    with pytest.raises(BadMPack, match="hashes to"):
+        keep_mpack(bare, false, "sha256:" + "2" * 64)
+    assert list(bare.packs) == []
+
+
+def test_what_keeps_no_packs_cannot_be_unpacked(origin: Workdir) -> None:
+    with pytest.raises(WorkdirError, match="nothing to unpack"):
+        unpack(origin)
+
+
+def test_a_bare_clone_is_a_fraction_of_the_other(bare: Workdir, origin: Workdir) -> None:
+    files = {workdir: [path for path in workdir.muse.rglob("*") if path.is_file()] for workdir in (bare, origin)}
+    assert len(files[bare]) < 12 < len(files[origin])
