@@ -84,9 +84,13 @@ class Database:
         """
         keys = [column.name for column in cast(Table, model.__table__).primary_key]
         ordered = sorted(rows, key=lambda row: [row[key] for key in keys])
-        statement = self._insert(model)
+        statement: Executable = self._insert(model)
+        if self.dialect == "postgresql":
+            # Nobody reads what is returned: SQLAlchemy puts many rows into one INSERT with a conflict clause only if
+            # something is. One by one, 5,000 commits took 5.3 s in place of 2.4 s.
+            statement = self._insert(model).returning(model.__table__.c[keys[0]])
         for start in range(0, len(ordered), ROW_BATCH):
-            self.execute(statement, ordered[start : start + ROW_BATCH])
+            self.execute(statement, ordered[start : start + ROW_BATCH]).close()
 
     def insert_one(self, model: type[Base], row: Mapping[str, Any]) -> bool:
         """Insert a row unless it exists, and say whether it was inserted.
