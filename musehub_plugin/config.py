@@ -86,8 +86,8 @@ class Settings:
     """Bearer token for `{ops}/metrics`; empty: there are no metrics to be had over HTTP."""
     gc_grace: int = 24 * 3600
     """How long garbage stays; longer than any URL, ticket or lease lives."""
-    index_inline: int = 0
-    """Pushes of up to so many blobs are indexed in the push's own transaction; 0: always by a job."""
+    index_inline: int = 1_000
+    """Pushes of up to so many blobs are indexed in the push's own transaction (some 30 ms); 0: always by a job."""
     sweep_interval: int = 30
     """How often a worker looks for jobs that the queue has lost."""
 

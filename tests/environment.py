@@ -87,7 +87,8 @@ class HubEnvironment:
         directory = self._directory / f"app-{self._apps}"
         directory.mkdir()
         self._apps += 1
-        app = make_app(directory, {**self._config, **config}, create_tables=False)
+        # Two phases, so that what a fetch answers between them can be seen.
+        app = make_app(directory, {"MUSEHUB_INDEX_INLINE": 0, **self._config, **config}, create_tables=False)
         self._closing.callback(close_app, app)
         return app
 

@@ -134,6 +134,7 @@ class Laboratory:
             "MUSEHUB_S3_ENDPOINT": f"http://{self.proxy.address}",
             "MUSEHUB_REDIS_URL": servers.redis.url,
             "MUSEHUB_QUEUE": f"queue-{self._prefix}",
+            "MUSEHUB_INDEX_INLINE": 0,
             "MUSEHUB_SWEEP_INTERVAL": 1,
             "MUSEHUB_JOB_LEASE": 1,
             "MUSEHUB_RETRY_AFTER": 1,
@@ -221,6 +222,14 @@ class Laboratory:
         with engine.begin() as connection:
             result = connection.execute(text(statement), values)
             return result.fetchall() if result.returns_rows else []
+
+    @contextmanager
+    def held(self, statement: str) -> Iterator[None]:
+        """Hold the locks that a statement takes."""
+        engine = create_engine(self.database_url, poolclass=NullPool)
+        with engine.begin() as connection:
+            connection.execute(text(statement))
+            yield
 
     def count(self, table: str) -> int:
         """Return how many rows a table has."""

@@ -47,6 +47,7 @@ def config(postgres_config: dict[str, Any], musehub_redis_url: str, tmp_path: Pa
         **postgres_config,
         "MUSEHUB_STORAGE": (tmp_path / "objects").as_uri(),
         "MUSEHUB_REDIS_URL": musehub_redis_url,
+        "MUSEHUB_INDEX_INLINE": 0,
         "MUSEHUB_SWEEP_INTERVAL": 1,
     }
 

@@ -65,7 +65,7 @@ def test_a_history_is_pushed_and_indexed(musehub_app, musehub_client, musehub_ru
 class TestWithRedis:
     @pytest.fixture
     def musehub_app(self, musehub_make_app, musehub_redis_url):
-        return musehub_make_app(MUSEHUB_REDIS_URL=musehub_redis_url)
+        return musehub_make_app(MUSEHUB_REDIS_URL=musehub_redis_url, MUSEHUB_INDEX_INLINE=0)
 
     def test_jobs_run_when_they_are_told_to(self, musehub_app, musehub_client, musehub_run_jobs):
         with musehub_app.app_context():
