@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 INDEX_TASK = "musehub_plugin.jobs.tasks.index"
 # A push must not wait for a Redis that is away; redis-py's own defaults retried for 3.8 s.
 _ENQUEUE_TIMEOUT = 0.5
+# A job may be on the queue twice, since a sweep does not know what waits there; when the second run ends, RQ looks the
+# job up, and counts it as failed where the first one's end has removed it.
+_RESULT_TTL = 600
 # Long enough to look at, short enough not to fill Redis: RQ's default is a year.
 _FAILURE_TTL = 24 * 3600
 
@@ -48,7 +51,7 @@ def request_index(hub: Hub, db: Database, mpack_id: str) -> str:
             args=(mpack_id,),
             job_id=job_id,
             timeout=hub.settings.job_timeout,
-            result_ttl=0,
+            result_ttl=_RESULT_TTL,
             failure_ttl=_FAILURE_TTL,
             description=f"{jobs.INDEX} {mpack_id}",
         )

@@ -17,7 +17,7 @@ from rq.job import JOB_ID_PATTERN
 from sqlalchemy import select
 
 from musehub_plugin.index import index_mpack
-from musehub_plugin.jobs.queue import sweep
+from musehub_plugin.jobs.queue import request_index, sweep
 from musehub_plugin.jobs.tasks import index
 from musehub_plugin.models import MusehubMPackIndex
 from musehub_plugin.signals import step
@@ -78,7 +78,7 @@ def test_two_workers_at_once_share_the_pushes(app: Flask, caller: Caller, work: 
     heads = [push(caller, bytes([number]) * 100, f"b{number}") for number in range(6)]
     with ThreadPoolExecutor(2) as pool:
         logs = [future.result() for future in [pool.submit(work) for _ in range(2)]]
-    assert not any("Traceback" in log for log in logs)
+    assert [log for log in logs if "Traceback" in log] == []
     assert job_states(app) == ["done"] * 6
     assert len(caller.pull(REPO, heads).blobs) == 6
 
@@ -164,6 +164,27 @@ def test_r07_a_job_that_a_worker_is_at_is_not_there_to_take(app: Flask, caller: 
     assert (job_states(app), len(indexed(app))) == (["done"], 1)
 
 
+def test_f07_a_job_that_is_queued_twice_ends_well_for_both_workers(
+    app: Flask, caller: Caller, connection: redis.Redis
+) -> None:
+    push(caller, b"one")
+    hub = hub_of(app)
+    with app.app_context():
+        request_index(hub, hub.database(), only_job(app).subject)
+    assert connection.llen("rq:queue:musehub") == 2
+    entered: list[str] = []
+
+    def second_worker(sender: object, name: str) -> None:
+        if name == "index.committed" and not entered:
+            entered.append(name)
+            run_jobs(app)
+
+    with step.connected_to(second_worker):
+        run_jobs(app)
+    assert entered
+    assert connection.zcard("rq:failed:musehub") == 0
+
+
 @pytest.mark.parametrize("at", ["index.claimed", "index.batch-committed"])
 def test_f04_a_worker_that_was_thought_dead_and_its_successor_do_no_harm(app: Flask, caller: Caller, at: str) -> None:
     head = push(caller, b"one")
@@ -223,10 +244,12 @@ def test_the_answer_to_a_push_names_the_job(app: Flask, caller: Caller) -> None:
     assert answer["index_job"] == only_job(app).job_id
 
 
-def test_a_done_job_leaves_nothing_in_redis(caller: Caller, connection: redis.Redis, work: Work) -> None:
+def test_a_done_job_leaves_redis_soon(caller: Caller, connection: redis.Redis, work: Work) -> None:
     push(caller, b"one")
     work()
-    assert connection.keys("rq:job:*") == []
+    lifetimes = [connection.ttl(key) for key in connection.scan_iter("rq:job:*")]
+    assert all(0 < lifetime <= 600 for lifetime in lifetimes)
+    assert connection.llen("rq:queue:musehub") == 0
 
 
 def test_without_redis_a_push_is_indexed_in_its_own_request(sqlite_config: dict[str, Any], tmp_path: Path) -> None:
