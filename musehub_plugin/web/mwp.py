@@ -9,7 +9,7 @@ an error always JSON: the command shows its user the first 400 characters of it 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import IO, Any, Final
 from urllib.parse import quote
 
 from flask import Response, request
@@ -36,6 +36,7 @@ from musehub_plugin.web.problems import problem_headers, problem_members
 
 DOMAIN: Final = "code"
 _CHUNK: Final = 64 * 1024
+_SENT_WHOLE: Final = 1024 * 1024
 # msgpack of a bare id takes 66 bytes; JSON may have a few spaces more.
 _BYTES_PER_ID: Final = 80
 
@@ -96,9 +97,17 @@ def post_fetch(owner: str, slug: str) -> Response:
         expires_at=None,
     )
     fetched.send(current_app_object(), repo=call.repo, identity=call.identity, answer=answer)
-    # Closing the response closes the file.
-    response = Response(FileWrapper(file, _CHUNK), content_type=MSGPACK_TYPE, direct_passthrough=True)
-    response.content_length = size
+    return _file_response(file, size)
+
+
+def _file_response(file: IO[bytes], size: int) -> Response:
+    if size <= _SENT_WHOLE:
+        with file:
+            response = Response(file.read(), content_type=MSGPACK_TYPE)
+    else:
+        # Closing the response closes the file.
+        response = Response(FileWrapper(file, _CHUNK), content_type=MSGPACK_TYPE, direct_passthrough=True)
+        response.content_length = size
     response.headers.update(answer_headers())
     return response
 
