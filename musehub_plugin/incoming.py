@@ -15,7 +15,7 @@ from musehub_plugin import graph
 from musehub_plugin.config import Settings
 from musehub_plugin.errors import Invalid
 from musehub_plugin.mpack import FalseIdError, Limits, MPackError, MPackReader, verify
-from musehub_plugin.names import clashing_path, unsafe_path
+from musehub_plugin.names import MAX_PATH_BYTES, clashing_path, unsafe_path
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import contents
 from musehub_plugin.store.session import Database
@@ -33,6 +33,8 @@ def _limits(settings: Settings) -> Limits:
         max_total_entries=settings.max_manifest_total,
         max_blob_size=settings.max_blob,
         max_raw_size=settings.max_push_raw,
+        # Above what `unsafe_path` takes, which names the path where it refuses one.
+        max_path_size=16 * MAX_PATH_BYTES,
     )
 
 

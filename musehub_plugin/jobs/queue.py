@@ -31,8 +31,8 @@ _RESULT_TTL = 600
 _FAILURE_TTL = 24 * 3600
 
 
-def request_index(hub: Hub, db: Database, mpack_id: str) -> str:
-    """See to it that a pushed mpack gets indexed soon, and return the job's id.
+def request_index(hub: Hub, db: Database, mpack_id: str) -> bool:
+    """See to it that a pushed mpack gets indexed soon, and say whether it is already.
 
     Call it after the push is committed. Whatever fails here, the push stands: the job's row says `pending`, and that
     is enough for the sweeper to find it.
@@ -44,7 +44,9 @@ def request_index(hub: Hub, db: Database, mpack_id: str) -> str:
         except SQLAlchemyError as error:
             db.rollback()
             logger.warning("job %s put off: %s", job_id, type(error).__name__)
-        return job_id
+            return False
+        job = jobs.find_job(db, job_id)
+        return job is not None and job.state == jobs.DONE
     try:
         queue(hub).enqueue_call(
             INDEX_TASK,
@@ -57,7 +59,7 @@ def request_index(hub: Hub, db: Database, mpack_id: str) -> str:
         )
     except RedisError as error:
         logger.warning("job %s put off: the queue is away: %s", job_id, type(error).__name__)
-    return job_id
+    return False
 
 
 def sweep(hub: Hub, db: Database) -> int:

@@ -55,7 +55,7 @@ def post_unpack(owner: str, slug: str) -> Response:
         force=call.fields["force"],
     )
     done = unpack(call.hub, call.db, call.repo_id, _pusher(call).user_id, mpack_id, change)
-    job_id = index_job_id(mpack_id) if done.indexed else request_index(call.hub, call.db, mpack_id)
+    indexed = done.indexed or request_index(call.hub, call.db, mpack_id)
     pushed.send(
         current_app_object(),
         repo=call.repo,
@@ -64,7 +64,8 @@ def post_unpack(owner: str, slug: str) -> Response:
         head_commit_id=change.head_commit_id,
         result=done,
     )
-    return encode_response({**asdict(done), "index_job": job_id}, request.headers.get("Accept"))
+    answer = {**asdict(done), "indexed": indexed, "index_job": index_job_id(mpack_id)}
+    return encode_response(answer, request.headers.get("Accept"))
 
 
 def _pusher(call: Call) -> Identity:
