@@ -62,7 +62,7 @@ class Faults:
         self._supervisor.join()
 
     def _track(self, track: str) -> None:
-        what = "chores" if track == "chores" else "faults"
+        what = "chores" if track in {"chores", "checks"} else "faults"
         for fault in faults(self._seed, track, self._seconds):
             if self._over.wait(fault.wait):
                 return

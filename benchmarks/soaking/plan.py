@@ -1,8 +1,8 @@
 """What goes wrong in a soak, and when: the same for the same seed.
 
-Three tracks run beside each other, so that a worker may be killed while object storage is away and garbage is
-collected: `kills` of single processes and connections, `outages` of whole servers, and `chores`, which are an
-operator's own commands. Each track goes through its kinds in rounds, shuffled anew, so that none is left out.
+Four tracks run beside each other, so that a worker may be killed while object storage is away and garbage is
+collected: `kills` of single processes and connections, `outages` of whole servers, and `chores` and `checks`, which
+are an operator's own commands. Each track goes through its kinds in rounds, shuffled anew, so that none is left out.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ TRACKS: Final[dict[str, tuple[str, ...]]] = {
         "postgresql-crashed",
         "postgresql-frozen",
     ),
-    "chores": ("gc", "sweep", "verify", "verify-repair"),
+    "chores": ("gc", "sweep"),
+    "checks": ("verify", "verify-repair"),
 }
 # Mean seconds between the end of one and the start of the next.
-_GAPS: Final = {"kills": 5.0, "outages": 9.0, "chores": 9.0}
+_GAPS: Final = {"kills": 5.0, "outages": 9.0, "chores": 4.0, "checks": 20.0}
 _LONGEST_OUTAGE: Final = 4.0
 
 
