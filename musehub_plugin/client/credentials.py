@@ -106,7 +106,8 @@ def host_of(url: str) -> str:
         host, port = None, None
     if not host or any(char.isspace() for char in host):
         raise ClientError(f"{printable(url, 100)} is no hub's URL; it looks like https://hub.example")
-    return host if port is None else f"{host}:{port}"
+    name = f"[{host}]" if ":" in host else host
+    return name if port is None else f"{name}:{port}"
 
 
 def credentials_path() -> Path:

@@ -12,16 +12,19 @@ import pytest
 from musehub_plugin import ids
 from musehub_plugin.client import (
     HubRefused,
+    HubTransport,
     NotFastForwardError,
     Workdir,
     WorkdirError,
     clone,
     fetch,
     import_git,
+    pull,
     push,
     verify,
 )
 from musehub_plugin.client.manifest import ManifestRows
+from musehub_plugin.client.pulling import DivergedError
 from musehub_plugin.client.record import record_from_wire
 from tests.integration.client.conftest import LiveHub
 from tests.unit.client.git_histories import EXECUTABLE, SYMLINK, GitHistory
@@ -313,3 +316,60 @@ def test_more_branches_than_one_request_may_want_are_all_cloned(
     copy = clone(hub, tmp_path / "copy").workdir
     assert copy.branches() == local.branches()
     assert verify(copy).problems == []
+
+
+@pytest.fixture
+def behind(live_hub: LiveHub, local: Workdir, tmp_path: Path) -> Workdir:
+    """A clone that lacks what was pushed since: a change, a new file, a file that went."""
+    add_commit(local, {"a": b"1", "gone": b"x"})
+    hub = live_hub.transport(live_hub.add_repo("engine"))
+    push(local, hub)
+    copy = clone(hub, tmp_path / "behind").workdir
+    add_commit(local, {"a": b"2", "new": b"y"})
+    push(local, hub)
+    return copy
+
+
+def engine(live_hub: LiveHub) -> HubTransport:
+    return live_hub.transport(f"{live_hub.origin}/ada/engine")
+
+
+def test_a_pull_moves_the_branch_and_its_files_forward(live_hub: LiveHub, local: Workdir, behind: Workdir) -> None:
+    pulled = pull(behind, engine(live_hub))
+    assert behind.branches() == local.branches()
+    assert (pulled.files.written, pulled.files.removed) == (2, 1)
+    assert {path.name: path.read_bytes() for path in behind.root.iterdir() if path.is_file()} == {
+        "a": b"2",
+        "new": b"y",
+    }
+    assert pull(behind, engine(live_hub)).moved == {}
+
+
+@pytest.mark.parametrize("name", ["a", "new"])
+def test_a_pull_does_not_go_over_what_is_not_saved(live_hub: LiveHub, behind: Workdir, name: str) -> None:
+    before = behind.branches()
+    (behind.root / name).write_bytes(b"mine")
+    with pytest.raises(WorkdirError, match="not saved"):
+        pull(behind, engine(live_hub))
+    assert (behind.branches(), (behind.root / name).read_bytes()) == (before, b"mine")
+    assert (behind.root / "gone").exists()
+
+
+def test_a_pull_of_what_went_apart_moves_nothing(live_hub: LiveHub, behind: Workdir) -> None:
+    mine = add_commit(behind, {"a": b"mine"})
+    with pytest.raises(DivergedError, match="gone apart"):
+        pull(behind, engine(live_hub))
+    assert behind.branch_head("main") == mine
+
+
+def test_a_pull_with_commits_to_push_says_so(live_hub: LiveHub, behind: Workdir) -> None:
+    pull(behind, engine(live_hub))
+    add_commit(behind, {"a": b"mine"})
+    assert pull(behind, engine(live_hub)).ahead == ["main"]
+
+
+def test_a_pull_of_all_makes_new_branches(live_hub: LiveHub, local: Workdir, behind: Workdir) -> None:
+    add_commit(local, {"side": b"1"}, branch="side")
+    push(local, engine(live_hub), branches=["side"])
+    assert sorted(pull(behind, engine(live_hub), every_branch=True).moved) == ["main", "side"]
+    assert behind.branches() == local.branches()

@@ -14,7 +14,10 @@ from musehub_plugin.client import Workdir
 from tests.unit.client.git_histories import GitHistory
 from tests.unit.client.scripted_server import Answer, packed, scripted_server
 
-COMMANDS = ["clone", "fetch", "push", "import-git", "init", "verify", "remote add", "remote list"]
+COMMANDS = [
+    *("clone", "fetch", "pull", "push", "ls-remote", "import-git", "init", "verify", "pack", "unpack"),
+    *("login", "logout", "completion", "remote add", "remote list"),
+]
 SECRET = "s3cr3t-token"
 
 
@@ -171,3 +174,67 @@ def test_init_and_remote_add_make_a_copy_that_can_push(tmp_path: Path) -> None:
     listed = run("remote", "list", cwd=tmp_path / "copy")
     assert listed.stdout == "origin: https://hub.example/ada/engine\n"
     assert "no branch 'trunk' to push" in error_of(run("push", cwd=tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_learns_to_complete_the_commands(tmp_path: Path, shell: str) -> None:
+    done = run("completion", shell, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "_MUSEHUB_COMPLETE" in done.stdout
+
+
+def test_completion_names_the_commands(tmp_path: Path) -> None:
+    words = {"_MUSEHUB_COMPLETE": "bash_complete", "COMP_WORDS": "musehub p", "COMP_CWORD": "1"}
+    assert run(cwd=tmp_path, **words).stdout.split() == ["plain,pack", "plain,pull", "plain,push"]
+
+
+def test_help_loads_no_http_client(tmp_path: Path) -> None:
+    program = (
+        "import sys; from musehub_plugin.client.command import musehub\n"
+        "musehub(['clone', '--help'], standalone_mode=False)\n"
+        "print(sorted({'urllib3', 'msgpack', 'tqdm', 'logging'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.endswith("\n[]\n")
+
+
+def test_ls_remote_lists_the_branches(tmp_path: Path) -> None:
+    head = "sha256:" + "1" * 64
+    refs = packed({"repo_id": "r", "default_branch": "main", "branch_heads": {"main": head, "a/b": head}})
+    with scripted_server(refs) as server:
+        done = run("ls-remote", f"{server.origin}/ada/engine", cwd=tmp_path)
+    assert done.stdout == f"{head}  a/b\n{head}  main\n"
+
+
+def test_progress_on_a_terminal_ends_with_a_clean_line(history: GitHistory, tmp_path: Path) -> None:
+    history.commit(files={b"a": b"1"})
+    master, slave = os.openpty()
+    program = "from musehub_plugin.client.command import main; main()"
+    with os.fdopen(slave, "wb") as terminal:
+        subprocess.run(
+            [sys.executable, "-W", "error", "-c", program, "import-git", str(history.path), "--into", "copy"],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=terminal,
+            check=True,
+        )
+        # While this end is open: a terminal that nobody writes to any more has nothing to read.
+        with os.fdopen(master, "rb", 0) as screen:
+            shown = screen.read(1 << 16).decode()
+    assert "commits" in shown
+    assert shown.rpartition("\r")[2].strip() == ""
+
+
+def test_a_proxy_of_the_environment_is_used_for_other_machines(tmp_path: Path) -> None:
+    with scripted_server(packed({"detail": "by proxy", "code": "x"}, 404)) as server:
+        done = run(
+            "ls-remote", "http://hub.example/a/b", cwd=tmp_path, HTTP_PROXY=server.origin, http_proxy=server.origin
+        )
+        assert "by proxy" in error_of(done)
+        assert server.asked[0].path == "http://hub.example/a/b/refs"
+        direct = run("ls-remote", f"{server.origin}/a/b", cwd=tmp_path, http_proxy="http://127.0.0.1:9")
+        assert "by proxy" in error_of(direct)
+        bypassed = run(
+            "ls-remote", "http://hub.invalid/a/b", cwd=tmp_path, http_proxy=server.origin, no_proxy=".invalid"
+        )
+        assert "by proxy" not in error_of(bypassed)

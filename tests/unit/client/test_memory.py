@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from musehub_plugin.mpack import MPackWriter
 
 MIB = 1 << 20
 PROGRAM = """
-import resource, sys
+import sys
 from pathlib import Path
 from musehub_plugin.client import Workdir, apply_mpack, verify
 from musehub_plugin.client.packing import keep_mpack
@@ -27,7 +28,9 @@ if bare:
 else:
     apply_mpack(copy, source)
 assert verify(copy).problems == []
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+# Not getrusage: its peak begins with that of the process that started this one.
+status = Path("/proc/self/status").read_text().split()
+print(int(status[status.index("VmHWM:") + 1]) // 1024)
 """
 
 
@@ -36,16 +39,20 @@ def big_pack(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """An mpack of a blob of 300 MiB, which does not compress, and thirty of 1 MiB; and its id."""
     path = tmp_path_factory.mktemp("pack") / "big.mpack"
     noise = hashlib.shake_256(b"noise").digest(MIB)
-    pieces = [noise[shift:] + noise[:shift] for shift in range(0, 300 * 3000, 3000)]
+
+    def pieces(count: int) -> Iterator[bytes]:
+        for shift in range(0, count * 3000, 3000):
+            yield noise[shift:] + noise[:shift]
+
     digest = hashlib.sha256()
-    for piece in pieces:
+    for piece in pieces(300):
         digest.update(piece)
     with path.open("wb") as file, MPackWriter(file, level=1) as writer:
-        writer.add_blob_stream(ids.from_digest(digest.digest()), 300 * MIB, pieces)
-        for piece in pieces[1:31]:
+        writer.add_blob_stream(ids.from_digest(digest.digest()), 300 * MIB, pieces(300))
+        for piece in pieces(30):
             writer.add_blob(ids.blob_id(piece), piece)
-    with path.open("rb") as file:
-        return path, ids.from_digest(hashlib.file_digest(file, "sha256").digest())
+    with path.open("rb") as pack:
+        return path, ids.from_digest(hashlib.file_digest(pack, "sha256").digest())
 
 
 @pytest.mark.parametrize("kind", ["loose", "bare"])
