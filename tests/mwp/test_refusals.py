@@ -331,7 +331,8 @@ def test_s47_a_body_past_the_limit_is_413(hub: HubEnvironment, route: str) -> No
 def test_more_than_the_command_reads_is_413_and_names_musehub(hub: HubEnvironment, new_remote: NewRemote) -> None:
     repo_id = hub.create_repo()
     with hub.session() as session:
-        tip = make_commit(session, repo_id, {"large": bytes(64 * 1024 * 1024)}, branch="main")
+        large = {"large": bytes(64 * 1024 * 1024)}
+        tip = make_commit(session, repo_id, large, branch="main", storage=hub.storage, in_row=False)
     seen = hub.observe(lambda: ask(hub.caller(), "alice/songs", "fetch", msgpack.packb({"want": [ids.to_hex(tip)]})))
     assert seen.response.status_code == 413
     assert seen.storage_calls == ()
