@@ -143,6 +143,45 @@ def test_r17_a_push_whose_upload_arrives_wrong_is_refused_whole(lab: Laboratory)
     assert web.muse.push(REPO, history.pack(), head).status == 200
 
 
+def test_r17_an_mpack_with_any_one_byte_wrong_is_served_right_or_not_at_all(lab: Laboratory) -> None:
+    lab.create_repo(REPO)
+    history, head = several_blobs("songs")
+    web = lab.web()
+    pack = history.pack()
+    assert web.muse.push(REPO, pack, head).status == 200
+    lab.index()
+    statuses = set()
+    for position in range(0, len(pack), len(pack) // 16):
+        damaged = bytearray(pack)
+        damaged[position] ^= 1
+        lab.replace_mpack(ids.blob_id(pack), bytes(damaged))
+        answer = web.muse.fetch(REPO, [head])
+        statuses.add(answer.status)
+        if answer.status == 200:
+            # The byte is of a part that the rows make needless.
+            web.muse.assert_complete(answer, history, [head])
+        else:
+            answer.assert_try_again("blob-damaged")
+    assert 503 in statuses
+
+
+def test_r17_an_index_that_names_another_blob_s_place_is_not_believed(lab: Laboratory) -> None:
+    lab.create_repo(REPO)
+    history, head = several_blobs("songs")
+    web = lab.web()
+    assert web.muse.push(REPO, history.pack(), head).status == 200
+    lab.index()
+    # Two blobs of the same size, so that all that can be seen to be wrong is the hash.
+    lab.sql(
+        "UPDATE musehub_mpack_index SET frame_offset = (SELECT max(frame_offset) FROM musehub_mpack_index"
+        " WHERE size_bytes = 7) WHERE frame_offset = (SELECT min(frame_offset) FROM musehub_mpack_index"
+        " WHERE size_bytes = 7)"
+    )
+    web.muse.fetch(REPO, [head]).assert_try_again("blob-damaged")
+    assert lab.verify(repair=True).unrepaired == 0
+    web.muse.assert_complete(web.muse.fetch(REPO, [head]), history, [head])
+
+
 def test_r18_an_mpack_that_one_upload_cannot_carry_is_413_before_it_is_sent(lab: Laboratory) -> None:
     lab.create_repo(REPO)
     body = {"mpack_id": ids.fake_id("huge"), "size_bytes": 5 * 1024**3 + 1}
