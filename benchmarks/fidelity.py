@@ -1,28 +1,37 @@
-"""Imports a git history and compares every commit, manifest and file with what git itself says.
+"""Brings a git history to a hub and back, and compares every commit, manifest and file with what git itself says.
 
     python benchmarks/fidelity.py GIT_REPO [--hub URL]
+    python benchmarks/fidelity.py --synthetic 20000
 
-With --hub the history is pushed to that repo (which must be empty; MUSEHUB_TOKEN says who pushes), cloned, and the
-clone is compared. What the import's policy changes (symlinks, modes, submodules, escaped names: see
-`musehub_plugin.client.gitimport`) is counted; anything else is a difference, and the exit code is 1.
+The history is imported, pushed, and cloned; the clone is compared, both as loose files and as a bare clone. The hub is
+one that this program starts (SQLite and files), unless --hub names an empty repo of another one; MUSEHUB_TOKEN says who
+pushes there. With --synthetic the history is a generated one (`synthetic_git.py`). What the import's policy changes
+(symlinks, modes, submodules, escaped names: see `musehub_plugin.client.gitimport`) is counted; anything else is a
+difference, and the exit code is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from musehub_plugin import ids
 from musehub_plugin.client import HubTransport, Workdir, clone, import_git, push, verify
 from musehub_plugin.client.gitimport import muse_path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.synthetic_git import write_repository
 
 SUBMODULE = "160000"
 
@@ -36,6 +45,7 @@ class Git:
             ["git", "-C", str(path), "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self._hashes: dict[str, str] = {}
+        self._manifests: dict[str, str] = {}
 
     def run(self, *arguments: str) -> bytes:
         """Return what a git command prints."""
@@ -68,6 +78,13 @@ class Git:
                 manifest[muse_path(path)] = self.blob_id(name)
         return manifest
 
+    def has_manifest(self, commit: str, manifest: Mapping[str, str]) -> bool:
+        """Say whether a manifest is what the policy makes of a commit's tree."""
+        if commit not in self._manifests:
+            # Two clones are compared, and `git ls-tree` takes its time.
+            self._manifests[commit] = _digest(self.manifest(commit))
+        return self._manifests[commit] == _digest(manifest)
+
     def heads(self) -> dict[str, str]:
         """Return the branches."""
         lines = self.run("for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", "refs/heads").decode()
@@ -76,6 +93,10 @@ class Git:
     def close(self) -> None:
         """End the process."""
         self._contents.communicate()
+
+
+def _digest(manifest: Mapping[str, str]) -> str:
+    return hashlib.sha256(repr(sorted(manifest.items())).encode()).hexdigest()
 
 
 def text_of(content: bytes) -> str:
@@ -94,7 +115,7 @@ def differences(git: Git, workdir: Workdir) -> Iterator[str]:
         record = workdir.read_commit(commit_id)
         records[commit_id] = record
         by_git[record["metadata"]["git.commit"]] = commit_id
-    names = git.run("rev-list", "--branches", "--tags").decode().split()
+    names = git.run("rev-list", "--reverse", "--branches", "--tags").decode().split()
     for name in set(names) - by_git.keys():
         yield f"{name}: missing, unless it differs from another commit in its author alone"
     for name in names:
@@ -120,42 +141,92 @@ def differences(git: Git, workdir: Workdir) -> Iterator[str]:
         stored = record.get("parent_ids") or [record["parent_commit_id"], record["parent2_commit_id"]]
         if parents != [ids.PREFIX + parent for parent in stored if parent]:
             yield f"{name}: parents"
-        if workdir.read_snapshot(ids.PREFIX + record["snapshot_id"]) != git.manifest(name):
+        if not git.has_manifest(name, workdir.read_snapshot(ids.PREFIX + record["snapshot_id"])):
             yield f"{name}: manifest"
     for branch, name in git.heads().items():
         if workdir.branch_head(branch) != by_git.get(name):
             yield f"branch {branch}"
 
 
+@contextmanager
+def own_hub(folder: Path) -> Iterator[str]:
+    """Run a hub on a loopback port with one empty repo, and give the repo's URL."""
+    # Here and not above: with --hub the server's libraries are not needed.
+    from werkzeug.serving import make_server
+
+    from musehub_plugin.models import MusehubRepo
+    from musehub_plugin.testing.apps import close_app, hub_of, make_app
+
+    folder.mkdir()
+    app = make_app(folder, {"MUSEHUB_STORAGE": (folder / "storage").as_uri()})
+    with app.app_context():
+        session = hub_of(app).sqlalchemy.session
+        session.add(MusehubRepo(owner="ada", slug="engine", name="engine", visibility="public", owner_user_id="ada"))
+        session.commit()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/ada/engine"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        close_app(app)
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Print how long something took."""
+    start = time.perf_counter()
+    yield
+    print(f"{what}: {time.perf_counter() - start:.2f} s", flush=True)
+
+
+def compared(git: Git, workdir: Workdir, kind: str) -> list[str]:
+    """Verify a clone, compare it with git, print what was found, and return the differences."""
+    with timed(f"{kind} clone verified"):
+        verified = verify(workdir)
+    with timed(f"{kind} clone compared"):
+        found = [*verified.problems, *differences(git, workdir)]
+    print(
+        f"{kind} clone: {verified.commit_count} commits, {verified.snapshot_count} snapshots, {verified.blob_count} "
+        f"blobs, {verified.ref_count} refs: {len(found)} differences"
+    )
+    return found
+
+
 def main() -> int:
     """Run the comparison and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repository", type=Path, nargs="?", default=Path(__file__).resolve().parent.parent)
-    parser.add_argument("--hub", metavar="URL", help="push to this repo, clone it, and compare the clone")
+    parser.add_argument("--hub", metavar="URL", help="push to this repo, which must be empty")
+    parser.add_argument("--synthetic", metavar="COMMITS", type=int, help="generate a history of so many commits")
+    parser.add_argument("--seed", type=int, default=0, help="of the generated history")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        workdir = Workdir.create(Path(folder, "imported"))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        repository = arguments.repository
+        if arguments.synthetic:
+            repository = folder / "synthetic.git"
+            write_repository(repository, arguments.synthetic, seed=arguments.seed)
+        token = os.environ.get("MUSEHUB_TOKEN") if arguments.hub else "ada"
+        hub = HubTransport(arguments.hub or stack.enter_context(own_hub(folder / "hub")), token=token)
+        origin = Workdir.create(folder / "imported")
         start = time.perf_counter()
-        done = import_git(arguments.repository, workdir)
+        done = import_git(repository, origin)
         seconds = time.perf_counter() - start
-        print(f"import: {done.commits} commits in {seconds:.2f} s, {done.commits / seconds:.0f} a second")
-        if arguments.hub:
-            hub = HubTransport(arguments.hub, token=os.environ.get("MUSEHUB_TOKEN"))
-            start = time.perf_counter()
-            pushed = push(workdir, hub, branches=list(workdir.branches()))
-            print(f"push: {pushed.sent_bytes:,} bytes in {time.perf_counter() - start:.2f} s")
-            start = time.perf_counter()
-            cloned = clone(hub, Path(folder, "cloned"))
-            print(f"clone: {cloned.fetched.received_bytes:,} bytes in {time.perf_counter() - start:.2f} s")
-            workdir = cloned.workdir
-        start = time.perf_counter()
-        verified = verify(workdir)
-        print(
-            f"verify: {verified.commit_count} commits, {verified.snapshot_count} snapshots, "
-            f"{verified.blob_count} blobs in {time.perf_counter() - start:.2f} s, {len(verified.problems)} problems"
-        )
-        git = Git(arguments.repository)
-        found = [*verified.problems, *differences(git, workdir)]
+        print(f"imported: {done.commits} commits in {seconds:.2f} s, {done.commits / seconds:.0f} a second")
+        with timed("pushed"):
+            pushed = push(origin, hub, branches=list(origin.branches()))
+        print(f"mpack: {pushed.sent_bytes:,} bytes for {pushed.blob_count} blobs")
+        with timed("cloned"):
+            loose = clone(hub, folder / "loose").workdir
+        with timed("cloned bare"):
+            bare = clone(hub, folder / "bare", bare=True).workdir
+        git = Git(repository)
+        found = [*compared(git, loose, "loose"), *compared(git, bare, "bare")]
         git.close()
         print(
             f"policy: {done.symlinks} symlinks, {done.executables} executables, {done.submodules} submodules, "

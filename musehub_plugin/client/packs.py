@@ -22,6 +22,8 @@ from musehub_plugin.mpack.zstd import ZstdError
 PACKS: Final = "packs"
 # Readers with an open file and up to 32 MiB of decompressed blobs each.
 _OPEN_READERS: Final = 2
+# Entries of manifests kept for who reads a pack backwards: some 20 MiB.
+_WINDOW_PATHS: Final = 200_000
 
 
 class Pack:
@@ -43,6 +45,7 @@ class Pack:
         self._deltas: Iterator[SnapshotDelta] | None = None
         self._at = -1
         self._manifest: dict[str, str] = {}
+        self._window: dict[int, dict[str, str]] = {}
 
     def __del__(self) -> None:
         # A working copy has no end that somebody must call; its files go with it.
@@ -92,7 +95,7 @@ class Pack:
         if self._file is not None:
             self._file.close()
         self._file = self._reader = self._deltas = None
-        self._at, self._manifest = -1, {}
+        self._at, self._manifest, self._window = -1, {}, {}
 
     def blob_chunks(self, place: tuple[int, int, int]) -> Iterator[bytes]:
         """Yield the bytes at a place that the index named, in pieces of at most 16 MiB."""
@@ -102,10 +105,15 @@ class Pack:
             raise self.damaged(error) from None
 
     def manifest(self, ordinal: int) -> dict[str, str]:
-        """Return a manifest; in the order of the ordinals that is cheap, backwards it is not."""
+        """Return a manifest; in the order of the ordinals that is cheap, backwards it takes a pass every so often."""
+        kept = self._window.get(ordinal)
+        if kept is not None:
+            return kept.copy()
         try:
-            if self._deltas is None or ordinal < self._at:
+            backwards = self._deltas is not None and ordinal < self._at
+            if self._deltas is None or backwards:
                 self._deltas, self._at, self._manifest = self.reader().snapshot_deltas(), -1, {}
+                self._window.clear()
             while self._at < ordinal:
                 delta = next(self._deltas)
                 if delta.full:
@@ -114,6 +122,9 @@ class Pack:
                     del self._manifest[path]
                 self._manifest.update(delta.changed)
                 self._at += 1
+                # Who goes backwards wants those before this one next.
+                if backwards and self._at > ordinal - max(1, _WINDOW_PATHS // max(1, delta.entry_count)):
+                    self._window[self._at] = self._manifest.copy()
         except (MPackError, StopIteration) as error:
             self._deltas = None
             raise self.damaged(error) from None
