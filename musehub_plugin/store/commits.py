@@ -41,16 +41,7 @@ def graph(db: Database, repo_id: str) -> dict[str, Node]:
 
 def held_commits(db: Database, repo_id: str, commit_ids: Iterable[str]) -> set[str]:
     """Return which of `commit_ids` the repo holds."""
-    found: set[str] = set()
-    for batch in batches(set(commit_ids)):
-        found.update(
-            db.execute(
-                select(MusehubCommitRef.commit_id).where(
-                    MusehubCommitRef.repo_id == repo_id, MusehubCommitRef.commit_id.in_(batch)
-                )
-            ).scalars()
-        )
-    return found
+    return db.found_among(MusehubCommitRef.commit_id, commit_ids, MusehubCommitRef.repo_id == repo_id)
 
 
 def records(db: Database, repo_id: str, commit_ids: Iterable[str]) -> Iterator[dict[str, Any]]:

@@ -23,30 +23,12 @@ _MANIFEST_BATCH = 50
 
 def held_snapshots(db: Database, repo_id: str, snapshot_ids: Iterable[str]) -> set[str]:
     """Return which of `snapshot_ids` the repo holds."""
-    found: set[str] = set()
-    for batch in batches(set(snapshot_ids)):
-        found.update(
-            db.execute(
-                select(MusehubSnapshotRef.snapshot_id).where(
-                    MusehubSnapshotRef.repo_id == repo_id, MusehubSnapshotRef.snapshot_id.in_(batch)
-                )
-            ).scalars()
-        )
-    return found
+    return db.found_among(MusehubSnapshotRef.snapshot_id, snapshot_ids, MusehubSnapshotRef.repo_id == repo_id)
 
 
 def held_objects(db: Database, repo_id: str, object_ids: Iterable[str]) -> set[str]:
     """Return which of `object_ids` the repo holds."""
-    found: set[str] = set()
-    for batch in batches(set(object_ids)):
-        found.update(
-            db.execute(
-                select(MusehubObjectRef.object_id).where(
-                    MusehubObjectRef.repo_id == repo_id, MusehubObjectRef.object_id.in_(batch)
-                )
-            ).scalars()
-        )
-    return found
+    return db.found_among(MusehubObjectRef.object_id, object_ids, MusehubObjectRef.repo_id == repo_id)
 
 
 def manifests(db: Database, repo_id: str, snapshot_ids: Sequence[str]) -> Iterator[tuple[str, dict[str, str] | None]]:

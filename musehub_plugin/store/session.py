@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import InstrumentedAttribute, Session, scoped_session
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from musehub_plugin.store.models import Base, Instant, MusehubRepo
@@ -75,6 +75,15 @@ class Database:
     def change(self, statement: Executable) -> int:
         """Run an UPDATE or DELETE and return how many rows it touched."""
         return cast("CursorResult[Any]", self.execute(statement)).rowcount
+
+    def found_among(
+        self, column: InstrumentedAttribute[str], ids: Iterable[str], *conditions: ColumnElement[bool]
+    ) -> set[str]:
+        """Return which of `ids` a column holds in rows that meet the conditions."""
+        found: set[str] = set()
+        for batch in batches(set(ids)):
+            found.update(self.execute(select(column).where(column.in_(batch), *conditions)).scalars())
+        return found
 
     def insert_new(self, model: type[Base], rows: Iterable[Mapping[str, Any]]) -> None:
         """Insert rows, leaving those that exist as they are.
