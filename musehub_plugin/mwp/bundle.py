@@ -25,6 +25,12 @@ MAX_UNKNOWN_KEYS: Final = 64
 """Keys that a newer client may send and that are ignored."""
 MAX_VALUES: Final = 3_000_000
 """Values in all commits of a push together: they are held at once, at some 100 bytes each."""
+MAX_DELTA: Final = 900 * 1024
+"""Bytes of a commit's `structured_delta` that are kept; the further fields of a commit have 1 MiB in an mpack.
+
+It lists every change of a commit, so that the first commit of a large tree has some MiB of it. The command works it out
+of snapshots by itself and ignores it in what it fetches: a push is not refused for it.
+"""
 _MAX_COMMIT_VALUES: Final = 100_000
 _MAX_COMMIT_DEPTH: Final = 32
 _MAX_SCALAR: Final = 4_096
@@ -245,6 +251,7 @@ class SentPush:
         force: whether it need not be a fast-forward.
         snapshots: the snapshots that came along.
         objects: blobs that came along; the released command sends them ahead instead.
+        dropped_deltas: how many commits lost a `structured_delta` of more than `MAX_DELTA`, once they are all read.
 
     Raises:
         BadBody: the bytes are no msgpack.
@@ -266,6 +273,7 @@ class SentPush:
             raise Invalid("force: must be true or false.")
         self.branch: str = branch
         self.force: bool = force
+        self.dropped_deltas = 0
         self._file = file
         self._commits = sent.get("commits") or _Elements("bundle.commits", _NONE)
         snapshots = sent.get("snapshots") or _Elements("bundle.snapshots", _NONE)
@@ -280,14 +288,48 @@ class SentPush:
             TooLarge: they hold more than `MAX_VALUES` values.
         """
         left = MAX_VALUES
+        self.dropped_deltas = 0
         for position in range(len(self._commits)):
             where = f"{self._commits.name}[{position}]"
             if left <= 0:
                 raise TooLarge("bundle.commits: too many values; push the history in parts.", limit=MAX_VALUES)
             data = self._commits.read(self._file, position)
+            if len(data) > MAX_DELTA:
+                whole, data = data, _without_large_delta(data)
+                self.dropped_deltas += len(data) < len(whole)
             commit = _decoded(data, where, max_values=_MAX_COMMIT_VALUES, max_depth=_MAX_COMMIT_DEPTH)
             left -= _count(commit)
             yield where, commit
+
+
+def _without_large_delta(data: bytes) -> bytes:
+    """Return the msgpack of a commit without a `structured_delta` that is too large to keep; nothing is built."""
+    unpacker = msgpack.Unpacker(
+        None,
+        max_buffer_size=len(data),
+        max_str_len=_MAX_SCALAR,
+        max_bin_len=0,
+        max_array_len=0,
+        max_map_len=0,
+        max_ext_len=0,
+    )
+    unpacker.feed(data)
+    kept: list[bytes] = []
+    try:
+        pairs = unpacker.read_map_header()
+        for _ in range(pairs):
+            start = unpacker.tell()
+            key = unpacker.unpack()
+            value_start = unpacker.tell()
+            unpacker.skip()
+            end = unpacker.tell()
+            if key != "structured_delta" or end - value_start <= MAX_DELTA:
+                kept.append(data[start:end])
+    except (msgpack.UnpackException, ValueError):
+        # No commit; what is wrong with it is said where it is decoded.
+        return data
+    header: bytes = msgpack.Packer().pack_map_header(len(kept))
+    return data if len(kept) == pairs else header + b"".join(kept)
 
 
 def sent_objects(file: IO[bytes]) -> SentObjects:

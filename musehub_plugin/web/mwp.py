@@ -22,7 +22,7 @@ from musehub_plugin.errors import Conflict, Invalid, TooLarge
 from musehub_plugin.fetch import FetchAnswer
 from musehub_plugin.hub import current_app_object, current_hub
 from musehub_plugin.ids import to_hex
-from musehub_plugin.mwp.bundle import SentPush, sent_objects
+from musehub_plugin.mwp.bundle import MAX_DELTA, SentPush, sent_objects
 from musehub_plugin.mwp.fetch import AnswerTooLarge, bare_heads, fetched_history
 from musehub_plugin.mwp.push import push
 from musehub_plugin.mwp.staging import lacking_objects, stage
@@ -156,9 +156,12 @@ def post_push(owner: str, slug: str) -> Response:
         head_commit_id=done.head_commit_id,
         result=done.result,
     )
+    message = f"pushed {done.result.commit_count} commit(s) to '{sent.branch}'"
+    if sent.dropped_deltas:
+        message += f"; {sent.dropped_deltas} without a structured_delta of more than {MAX_DELTA} bytes"
     answer = {
         "ok": True,
-        "message": f"pushed {done.result.commit_count} commit(s) to '{sent.branch}'",
+        "message": message,
         "branch_heads": bare_heads(done.result.branch_heads),
         "remote_head": to_hex(done.head_commit_id),
     }

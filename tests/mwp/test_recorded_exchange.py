@@ -71,6 +71,29 @@ def test_every_field_of_a_commit_comes_back_as_it_was_sent(remote: Remote) -> No
     assert {**found, "repo_id": local.repo_id} == local.commits[tip]
 
 
+def change_of(size: int) -> dict[str, Any]:
+    """Return a `structured_delta` of at least so many bytes, of many changes."""
+    change = {"op": "insert", "address": "dir/file.txt", "position": None, "content_id": "f" * 64}
+    return {"domain": "code", "ops": [change] * (size // 120)}
+
+
+def test_the_changes_of_a_commit_of_thousands_of_files_are_kept(remote: Remote) -> None:
+    local = Copy()
+    tip = local.commit({"a": b"1"}, structured_delta=change_of(800_000))
+    local.push(remote)
+    assert Copy.clone(remote).commits[tip]["structured_delta"] == change_of(800_000)
+
+
+def test_changes_that_are_too_many_to_keep_are_no_reason_to_refuse_a_push(remote: Remote) -> None:
+    local = Copy()
+    tip = local.commit({"a": b"1"}, structured_delta=change_of(5_000_000), agent_id="composer")
+    answer = local.push(remote)
+    assert answer is not None
+    assert answer["message"] == "pushed 1 commit(s) to 'main'; 1 without a structured_delta of more than 921600 bytes"
+    found = Copy.clone(remote).commits[tip]
+    assert (found["structured_delta"], found["agent_id"]) == (None, "composer")
+
+
 def test_the_repo_id_of_an_answer_is_the_hubs(hub: HubEnvironment, new_remote: NewRemote) -> None:
     repo_id = hub.create_repo()
     remote = new_remote()
