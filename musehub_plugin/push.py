@@ -17,11 +17,11 @@ from typing import IO, BinaryIO
 
 from musehub_plugin import graph, ids
 from musehub_plugin.errors import Conflict, Invalid, NotFound, StorageUnavailable, TooLarge
-from musehub_plugin.hub import Hub
+from musehub_plugin.hub import Hub, current_app_object
 from musehub_plugin.incoming import IncomingPack
 from musehub_plugin.index import index_entries
 from musehub_plugin.names import bad_branch_name
-from musehub_plugin.signals import reached
+from musehub_plugin.signals import indexed, reached
 from musehub_plugin.storage.base import PresignedUpload
 from musehub_plugin.storage.temporary import temporary_room
 from musehub_plugin.storage.uploads import delete_upload, open_upload, presign_upload, put_mpack_file
@@ -225,6 +225,8 @@ def store_pack(
 
     done = db.transaction(write)
     reached("unpack.committed")
+    if done.indexed:
+        indexed.send(current_app_object(), mpack_id=mpack_id, blob_count=reader.blob_count)
     return done
 
 
