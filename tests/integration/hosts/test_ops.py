@@ -37,13 +37,13 @@ def test_o02_ready_is_ok_where_database_and_storage_answer(musehub_make_app: Mak
 
 def test_o02_ready_is_503_without_storage(musehub_make_app: MakeApp) -> None:
     answer = musehub_make_app(MUSEHUB_STORAGE=AwayStorage()).test_client().get(f"{PREFIX}/ready")
-    assert (answer.status_code, answer.json["storage"]) == (503, "down")
+    assert (answer.status_code, answer.get_json()["storage"]) == (503, "down")
 
 
 def test_o02_ready_is_degraded_without_redis(musehub_make_app: MakeApp) -> None:
     app = musehub_make_app(MUSEHUB_REDIS_URL="redis://127.0.0.1:1/0")
     answer = app.test_client().get(f"{PREFIX}/ready")
-    assert (answer.status_code, answer.json["status"], answer.json["queue"]) == (200, "degraded", "down")
+    assert (answer.status_code, answer.get_json()["status"], answer.get_json()["queue"]) == (200, "degraded", "down")
 
 
 @pytest.mark.parametrize("token", ["", "Bearer wrong", "Bearer "])
