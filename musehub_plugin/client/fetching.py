@@ -197,7 +197,7 @@ def _receive_pack(
     result.received_bytes += answer.size_bytes
     workdir.rewrite = rewrite
     try:
-        if workdir.bare:
+        if workdir.packs.kept:
             applied = keep_mpack(workdir, part, answer.mpack_id, progress=hub.progress)
             if rewrite:
                 new = next(pack for pack in workdir.packs if pack.mpack_id == answer.mpack_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from musehub_plugin.client.packindex import KINDS, IndexBuilder
 from musehub_plugin.client.packs import Pack
 from musehub_plugin.client.progress import Progress, silent
 from musehub_plugin.client.workdir import Workdir
+from musehub_plugin.client.worktree import CheckedOut, checkout
 from musehub_plugin.mpack import Blob, Limits
 
 
@@ -31,12 +32,14 @@ class Packed:
         snapshot_count: snapshots.
         blob_count: blobs.
         size_bytes: size of the packs.
+        files: what was done in the working tree, where there was none.
     """
 
     commit_count: int
     snapshot_count: int
     blob_count: int
     size_bytes: int
+    files: CheckedOut = field(default_factory=CheckedOut)
 
 
 class _IndexStore:
@@ -119,7 +122,7 @@ def pack_problems(workdir: Workdir, pack: Pack, progress: Progress = silent) -> 
 
 
 def unpack(workdir: Workdir, *, progress: Progress = silent) -> Packed:
-    """Turn a bare working copy into one with a file for each entity, which the public muse client reads.
+    """Turn packs into a file for each entity, which the public muse client reads, and check out a bare working copy.
 
     Where it breaks off the packs are still there, and a second call completes it.
 
@@ -132,7 +135,7 @@ def unpack(workdir: Workdir, *, progress: Progress = silent) -> Packed:
         BadMPack: a pack is damaged; `musehub fetch --repair` brings it again.
     """
     with workdir.lock():
-        if not workdir.packs.kept:
+        if not workdir.packs.kept and not workdir.bare:
             raise WorkdirError(f"{workdir.root} keeps no packs; there is nothing to unpack")
         # The oldest first: what a pack leans on came before it.
         packs = list(workdir.packs)[::-1]
@@ -141,8 +144,14 @@ def unpack(workdir: Workdir, *, progress: Progress = silent) -> Packed:
         for pack in packs:
             with pack.path.open("rb") as file:
                 apply_to(LooseStore(workdir), file, progress=progress)
+        files = CheckedOut()
+        head = workdir.head_commit()
+        if workdir.bare and head is not None:
+            files = checkout(workdir, head, progress=progress)
+        if workdir.bare:
+            workdir.end_bareness()
         drop_packs(workdir)
-    return Packed(counts["commits"], counts["snapshots"], counts["objects"], size)
+    return Packed(counts["commits"], counts["snapshots"], counts["objects"], size, files)
 
 
 def pack(workdir: Workdir, *, progress: Progress = silent) -> Packed:
@@ -200,6 +209,8 @@ def drop_covered(workdir: Workdir, packs: Iterable[Pack], by: Pack) -> None:
 def drop_packs(workdir: Workdir) -> None:
     """Remove all packs; their content must be there as files."""
     workdir.packs.forget()
+    if not workdir.packs.kept:
+        return
     # Out of the way at once: half of the packs would be a damaged working copy.
     gone = workdir.temp_path()
     workdir.packs.folder.rename(gone)

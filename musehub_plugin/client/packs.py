@@ -1,4 +1,4 @@
-"""The mpacks that a bare working copy keeps as they came, in `.muse/packs`: `<hex>.mpack`, and `<hex>.idx` beside each.
+"""The mpacks that a working copy keeps as they came: `.muse/packs/<hex>.mpack`, and `<hex>.idx` beside each.
 
 The files are named by the mpack's id. A pack counts from the moment that its `.mpack` file is there; the index is put
 in its place before that. An index that is missing or cut off is made again.
@@ -166,7 +166,7 @@ class PackFolder:
 
     @property
     def kept(self) -> bool:
-        """Whether the working copy keeps packs: whether it is a bare one."""
+        """Whether the working copy keeps what it fetches as packs: a bare one does, and one that was packed."""
         return self.folder.is_dir()
 
     def __iter__(self) -> Iterator[Pack]:

@@ -39,6 +39,10 @@ class Workdir(EntityFiles):
     Args:
         root: the folder that holds `.muse`.
 
+    Attributes:
+        domain: the repo's domain.
+        bare: there are no files beside `.muse`, and mpacks are kept as they come.
+
     Raises:
         WorkdirError: there is no `.muse` in it, or its `repo.json` is damaged.
     """
@@ -50,6 +54,7 @@ class Workdir(EntityFiles):
             described = json.loads((self.muse / "repo.json").read_bytes())
             self.repo_id = str(described["repo_id"])
             self.domain: str = str(described.get("domain") or "code")
+            self.bare = described.get("bare") is True
         except FileNotFoundError:
             raise WorkdirError(f"{root} is no muse working copy; {_HOW_TO_GET_ONE}") from None
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -74,7 +79,7 @@ class Workdir(EntityFiles):
             repo_id: the repo's id on the hub; None: a new one.
             domain: the repo's domain.
             branch: the branch that HEAD names.
-            bare: keep mpacks as they come.
+            bare: keep mpacks as they come, and have no files.
             clone_of: the URL of a clone that begins; see `unfinished_clone`.
 
         Raises:
@@ -88,6 +93,7 @@ class Workdir(EntityFiles):
             "schema_version": SCHEMA_VERSION,
             "created_at": datetime.now(UTC).isoformat(timespec="microseconds"),
             "domain": domain,
+            **({"bare": True} if bare else {}),
         }
         new = root / f"{_NEW}{uuid.uuid4()}"
         try:
@@ -110,10 +116,12 @@ class Workdir(EntityFiles):
         for folder in root.glob(f"{_NEW}*"):
             shutil.rmtree(folder)
 
-    @property
-    def bare(self) -> bool:
-        """Whether mpacks are kept as they come."""
-        return self.packs.kept
+    def end_bareness(self) -> None:
+        """Note that there are files beside `.muse` from now on."""
+        described = json.loads((self.muse / "repo.json").read_bytes())
+        described.pop("bare", None)
+        self.write_file(self.muse / "repo.json", json.dumps(described, indent=2).encode() + b"\n")
+        self.bare = False
 
     @classmethod
     def discover(cls, start: Path) -> Workdir:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from musehub_plugin.client.command.options import common, report
 from musehub_plugin.client.command.terminal import Terminal
 from musehub_plugin.client.errors import WorkdirError
+
+if TYPE_CHECKING:
+    from musehub_plugin.client.packing import Packed
 
 
 @click.command("import-git")
@@ -140,18 +145,15 @@ def unpack_command(as_json: bool) -> None:
     """
     from musehub_plugin.client.packing import unpack
     from musehub_plugin.client.workdir import Workdir
-    from musehub_plugin.client.worktree import checkout
 
     workdir = Workdir.discover(Path.cwd())
     with Terminal() as terminal:
         done = unpack(workdir, progress=terminal.show)
-        head = workdir.head_commit()
-        files = checkout(workdir, head, progress=terminal.show) if head is not None else None
     report(
         as_json,
-        {**asdict(done), "files": files.written if files else 0, "kept_files": files.kept if files else []},
+        {**_counts(done), "files": done.files.written, "kept_files": done.files.kept},
         f"{workdir.root}: {done.commit_count} commits, {done.snapshot_count} snapshots, {done.blob_count} blobs "
-        f"unpacked, {files.written if files else 0} files written",
+        f"unpacked, {done.files.written} files written",
     )
 
 
@@ -175,7 +177,7 @@ def pack_command(as_json: bool) -> None:
         done = pack(workdir, progress=terminal.show)
     report(
         as_json,
-        asdict(done),
+        _counts(done),
         f"{workdir.root}: {done.commit_count} commits, {done.snapshot_count} snapshots, {done.blob_count} blobs in a "
         f"pack of {done.size_bytes:,} bytes",
     )
@@ -220,3 +222,12 @@ def remote_list_command(as_json: bool) -> None:
 
     known = remotes(Workdir.discover(Path.cwd()))
     report(as_json, {"remotes": known}, "\n".join(f"{name}: {url}" for name, url in sorted(known.items())))
+
+
+def _counts(done: Packed) -> Mapping[str, int]:
+    return {
+        "commits": done.commit_count,
+        "snapshots": done.snapshot_count,
+        "blobs": done.blob_count,
+        "size_bytes": done.size_bytes,
+    }

@@ -11,7 +11,6 @@ from musehub_plugin.client import (
     BadMPack,
     Workdir,
     WorkdirError,
-    checkout,
     clone,
     fetch,
     import_git,
@@ -93,14 +92,26 @@ def test_a_push_from_a_bare_clone_carries_everything(
 
 def test_unpack_makes_an_ordinary_working_copy(bare: Workdir, origin: Workdir) -> None:
     done = unpack(bare)
-    assert (done.commit_count, bare.bare) == (10, False)
-    assert same(Workdir(bare.root), origin)
-    assert verify(bare).problems == []
-    head = bare.head_commit()
-    assert head is not None
-    assert checkout(bare, head).written == len(
-        origin.read_snapshot(f"sha256:{origin.read_commit(head)['snapshot_id']}")
+    again = Workdir(bare.root)
+    assert (done.commit_count, again.bare, list(again.packs)) == (10, False, [])
+    assert same(again, origin)
+    assert verify(again).problems == []
+    assert (bare.root / "a").read_bytes() == b"merged"
+    assert len([path for path in bare.root.rglob("*") if path.is_file() and ".muse" not in path.parts]) == (
+        done.files.written
     )
+
+
+def test_a_packed_working_copy_keeps_its_files_and_pulls(
+    live_hub: LiveHub, url: str, origin: Workdir, tmp_path: Path
+) -> None:
+    copy = clone(live_hub.transport(url), tmp_path / "copy").workdir
+    pack(copy)
+    add_commit(origin, {"a": b"new", "empty": b""})
+    push(origin, live_hub.transport(url))
+    pull(copy, live_hub.transport(url))
+    assert ((copy.root / "a").read_bytes(), (copy.root / "side").exists()) == (b"new", False)
+    assert (len(list(copy.packs)), list(copy.loose_ids("commits")), verify(copy).problems) == (2, [], [])
 
 
 def test_pack_makes_one_pack_of_many_and_of_files(live_hub: LiveHub, url: str, bare: Workdir, origin: Workdir) -> None:
