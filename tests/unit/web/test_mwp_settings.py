@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
+from flask_wtf import CSRFProtect
 
 from musehub_plugin.errors import ConfigError
 from musehub_plugin.testing import create_repo
@@ -61,3 +63,16 @@ def test_at_the_root_the_answer_is_the_commands(tmp_path: Path) -> None:
 def test_two_protocols_at_one_place_are_refused_with_what_to_do(tmp_path: Path, config: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"MUSEHUB_MWP_PREFIX: .* set MUSEHUB_URL_PREFIX to another path"):
         make_app(tmp_path, config)
+
+
+def test_a_host_that_guards_its_forms_lets_the_command_push(tmp_path: Path) -> None:
+    app = make_app(tmp_path)
+    CSRFProtect(app)
+    with app.app_context():
+        create_repo(hub_of(app).sqlalchemy.session)
+    body = msgpack.packb({"object_ids": []})
+    answer = client_for(app, "alice").post(
+        "/mwp/alice/songs/filter-objects", data=body, content_type="application/x-msgpack"
+    )
+    close_app(app)
+    assert answer.status_code == 200
