@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import threading
@@ -67,15 +66,17 @@ class Faults:
             if self._over.wait(fault.wait):
                 return
             try:
-                self._carry_out(fault)
+                happened = self._carry_out(fault)
             except Exception as error:  # noqa: BLE001 - a soak that no longer injects faults must not pass
                 self._ledger.note("wrong", f"{fault.kind} could not be carried out: {type(error).__name__}: {error}")
                 return
-            self._ledger.tally(what, fault.kind)
+            if happened:
+                self._ledger.tally(what, fault.kind)
 
-    def _carry_out(self, fault: Fault) -> None:
+    def _carry_out(self, fault: Fault) -> bool:
+        """Let a fault happen, and say whether it did."""
         hub = self._hub
-        actions: dict[str, Callable[[], None]] = {
+        actions: dict[str, Callable[[], bool | None]] = {
             "web-killed": lambda: self._kill("web-process", fault),
             "worker-killed": lambda: self._kill("worker", fault),
             "job-killed": lambda: self._kill("job", fault),
@@ -93,21 +94,24 @@ class Faults:
             "verify": lambda: self._verify("verify", "--json"),
             "verify-repair": lambda: self._verify("verify", "--repair", "--json"),
         }
-        actions[fault.kind]()
+        return actions[fault.kind]() is not False
 
-    def _kill(self, role: str, fault: Fault) -> None:
+    def _kill(self, role: str, fault: Fault) -> bool:
         # A job lives for a moment only: it is lain in wait for.
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline and not self._over.is_set():
             found = [process for process in self._hub.processes() if process.role == role]
             if found:
                 self._hub.kill(found[int(fault.choice * len(found))])
-                return
+                return True
             time.sleep(0.01)
+        return False
 
-    def _cut_connections(self) -> None:
-        with contextlib.suppress(psycopg2.OperationalError):
-            self._hub.sql(_CUT)
+    def _cut_connections(self) -> bool:
+        try:
+            return bool(self._hub.sql(_CUT))
+        except psycopg2.OperationalError:
+            return False
 
     def _flush_redis(self) -> None:
         with redis.Redis.from_url(self._hub.redis.url) as connection:

@@ -171,6 +171,8 @@ def installation(*, grace: int) -> Iterator[Installation]:
             "SECRET_KEY": "a soak's secret key, which guards nothing",
             "SQLALCHEMY_DATABASE_URI": postgresql.url,
             "MUSEHUB_REDIS_URL": redis.url,
+            # Most pushes are larger, so that there are jobs to lose.
+            "MUSEHUB_INDEX_INLINE": 1,
             "MUSEHUB_SWEEP_INTERVAL": 2,
             "MUSEHUB_RETRY_AFTER": 1,
             "MUSEHUB_GC_GRACE": grace,
