@@ -148,6 +148,23 @@ def test_r31_a_fetch_that_meets_the_collection_of_its_very_file_hands_out_a_url_
     web.muse.assert_complete(answer, garbage.history, [garbage.kept])
 
 
+def test_r31_a_pack_that_is_used_again_after_a_collection_has_found_it_stale_stays(lab: Laboratory) -> None:
+    web = lab.web()
+    garbage = Dropped(lab, web.muse)
+    for head in (garbage.kept, garbage.dropped):
+        web.muse.fetch(REPO, [head])
+    lab.age("musehub_fetch_pack", "used_at")
+    rule = lab.control.at("gc.committed", "hold")
+    with ThreadPoolExecutor(1) as threads:
+        collection = threads.submit(web.muse.lab, "gc")
+        # The stalest is gone; the other one is on the same list.
+        rule.wait()
+        answer = web.muse.fetch(REPO, [garbage.dropped])
+        rule.release()
+        assert collection.result().body["fetch_packs"] == 1
+    web.muse.assert_complete(answer, garbage.history, [garbage.dropped])
+
+
 def test_r32_a_pack_that_is_used_again_stays_as_long_again(lab: Laboratory) -> None:
     web = lab.web()
     garbage = Dropped(lab, web.muse)
