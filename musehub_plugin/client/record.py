@@ -14,40 +14,13 @@ from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 
 from musehub_plugin import ids
+from musehub_plugin.musecommit import DEFAULTS, LEADING_FIELDS
 
-# Keys of a commit file, in the order in which the public client writes them, with what they hold when
-# nothing is known.
-_LEADING: Final = (
-    "commit_id",
-    "repo_id",
-    "branch",
-    "snapshot_id",
-    "message",
-    "committed_at",
-    "parent_commit_id",
-    "parent2_commit_id",
-    "author",
-)
-_DEFAULTS: Final[dict[str, Any]] = {
-    "metadata": {},
-    "structured_delta": None,
-    "sem_ver_bump": "none",
-    "breaking_changes": [],
-    "agent_id": "",
-    "model_id": "",
-    "toolchain_id": "",
-    "prompt_hash": "",
-    "signature": "",
-    "signer_key_id": "",
-    "format_version": 5,
-    "reviewed_by": [],
-    "test_runs": 0,
-}
 # A file has two places for parents; a commit with more keeps the whole list here, or its id could not be
 # checked.
 _ALL_PARENTS = "parent_ids"
 _WIRE: Final = ("commit_id", "parent_ids", "snapshot_id", "branch", "message", "author", "committed_at")
-_WIRE_OR_FILE: Final = frozenset(_LEADING) | frozenset(_WIRE)
+_WIRE_OR_FILE: Final = frozenset(LEADING_FIELDS) | frozenset(_WIRE)
 
 _BINARY = "$bytes"
 _PAIRS = "$pairs"
@@ -73,7 +46,7 @@ def record_from_wire(commit: Mapping[str, Any], *, repo_id: str) -> dict[str, An
         "parent2_commit_id": parents[1] if len(parents) > 1 else None,
         "author": commit["author"],
     }
-    for key, default in _DEFAULTS.items():
+    for key, default in DEFAULTS.items():
         record[key] = _to_json(commit[key]) if key in commit else default
     if len(parents) > 2:
         record[_ALL_PARENTS] = parents
@@ -199,7 +172,7 @@ def render(record: Mapping[str, Any]) -> bytes:
 
 
 def _is_default(key: str, value: object) -> bool:
-    return key in _DEFAULTS and type(value) is type(_DEFAULTS[key]) and value == _DEFAULTS[key]
+    return key in DEFAULTS and type(value) is type(DEFAULTS[key]) and value == DEFAULTS[key]
 
 
 def _to_json(value: Any) -> Any:

@@ -14,37 +14,9 @@ from typing import Any, Final
 
 from musehub_plugin import ids
 from musehub_plugin.errors import HubError, Invalid
+from musehub_plugin.musecommit import DEFAULTS, LEADING_FIELDS, PARENT_FIELDS
 
-# What the command writes where it knows nothing; a commit that came by the other door may lack any of them.
-_DEFAULTS: Final[Mapping[str, Any]] = {
-    "metadata": {},
-    "structured_delta": None,
-    "sem_ver_bump": "none",
-    "breaking_changes": [],
-    "agent_id": "",
-    "model_id": "",
-    "toolchain_id": "",
-    "prompt_hash": "",
-    "signature": "",
-    "signer_key_id": "",
-    "format_version": 5,
-    "reviewed_by": [],
-    "test_runs": 0,
-}
-_TRANSLATED: Final = frozenset(
-    {
-        "commit_id",
-        "repo_id",
-        "branch",
-        "snapshot_id",
-        "message",
-        "committed_at",
-        "parent_commit_id",
-        "parent2_commit_id",
-        "author",
-    }
-)
-_PARENTS: Final = ("parent_commit_id", "parent2_commit_id")
+_TRANSLATED: Final = frozenset(LEADING_FIELDS)
 _OURS: Final = frozenset({"parent_ids"})
 
 
@@ -72,7 +44,7 @@ def record_from_sent(sent: Mapping[str, Any], where: str, *, pusher: str) -> dic
     clash = _OURS & sent.keys()
     if clash:
         raise Invalid(f"{where}: {min(clash)} is no field of a commit.")
-    parent_ids = [_id(sent, name, where) for name in _PARENTS if sent.get(name) is not None]
+    parent_ids = [_id(sent, name, where) for name in PARENT_FIELDS if sent.get(name) is not None]
     record: dict[str, Any] = {
         "commit_id": _id(sent, "commit_id", where),
         "parent_ids": parent_ids,
@@ -101,7 +73,7 @@ def sent_from_record(record: Mapping[str, Any], repo_id: str) -> dict[str, Any]:
         NeedsMusehub: the commit has more than two parents.
     """
     parents = [ids.to_hex(parent) for parent in record["parent_ids"]]
-    if len(parents) > len(_PARENTS):
+    if len(parents) > len(PARENT_FIELDS):
         raise NeedsMusehub(
             f"Commit {ids.to_hex(record['commit_id'])} has {len(parents)} parents, muse holds two: use musehub."
         )
@@ -115,7 +87,7 @@ def sent_from_record(record: Mapping[str, Any], repo_id: str) -> dict[str, Any]:
         "parent_commit_id": parents[0] if parents else None,
         "parent2_commit_id": parents[1] if len(parents) > 1 else None,
         "author": record["author"],
-        **_DEFAULTS,
+        **DEFAULTS,
     }
     for name, value in record.items():
         if name not in _TRANSLATED and name not in _OURS:
