@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _BYTES: Final = frozenset({"receiving", "sending"})
 _UNCOUNTED: Final = frozenset({"planning", "waiting"})
 _PAUSE: Final = 0.1
-_WIDTH: Final = 18
+_WIDTH: Final = 19
 
 
 class Terminal:
@@ -60,14 +60,14 @@ class Terminal:
         self._stage = stage
         counted = stage not in _UNCOUNTED
         self._bar = tqdm(
-            desc=stage.ljust(_WIDTH),
+            desc=stage.ljust(_WIDTH if counted else 0),
             total=total,
             # What was there before counts for the bar, and not for the rate.
             initial=done if stage in _BYTES else 0,
             unit="B" if stage in _BYTES else "",
             unit_scale=stage in _BYTES,
             unit_divisor=1024,
-            bar_format=None if counted else "{desc} {elapsed}",
+            bar_format=_format(total) if counted else "{desc} {elapsed}",
             dynamic_ncols=True,
             leave=False,
             file=sys.stderr,
@@ -78,3 +78,7 @@ class Terminal:
         if self._bar is not None:
             self._bar.close()
         self._bar, self._stage = None, ""
+
+
+def _format(total: int | None) -> str:
+    return "{desc}{n_fmt} [{elapsed}, {rate_fmt}]" if total is None else "{desc}{percentage:3.0f}%|{bar}{r_bar}"

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from flask import Flask
@@ -14,6 +15,9 @@ from werkzeug.serving import make_server
 from musehub_plugin.client import HubTransport
 from musehub_plugin.models import MusehubRepo
 from musehub_plugin.testing.apps import close_app, hub_of, make_app
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 @dataclass
@@ -36,13 +40,30 @@ class LiveHub:
         return HubTransport(url, token=token, timeout=20.0, wait_budget=20.0)
 
 
+def _closed(app: Flask) -> WSGIApplication:
+    """Return an app whose answers are closed when their client is gone.
+
+    Werkzeug's server does not get to it where the connection was reset, as it is by a client that is killed.
+    """
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
+        pieces = app(environ, start_response)
+        try:
+            yield from pieces
+        finally:
+            if hasattr(pieces, "close"):
+                pieces.close()
+
+    return answer
+
+
 @pytest.fixture
 def live_hub(tmp_path: Path) -> Iterator[LiveHub]:
     """A hub on SQLite and files."""
     folder = tmp_path / "hub"
     folder.mkdir()
     app = make_app(folder, {"MUSEHUB_STORAGE": (folder / "storage").as_uri()})
-    server = make_server("127.0.0.1", 0, app, threaded=True)
+    server = make_server("127.0.0.1", 0, _closed(app), threaded=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield LiveHub(app, f"http://127.0.0.1:{server.server_port}")
