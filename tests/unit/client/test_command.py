@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -209,18 +213,20 @@ def test_ls_remote_lists_the_branches(tmp_path: Path) -> None:
 def test_progress_on_a_terminal_ends_with_a_clean_line(history: GitHistory, tmp_path: Path) -> None:
     history.commit(files={b"a": b"1"})
     master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
     program = "from musehub_plugin.client.command import main; main()"
-    with os.fdopen(slave, "wb") as terminal:
-        subprocess.run(
-            [sys.executable, "-W", "error", "-c", program, "import-git", str(history.path), "--into", "copy"],
-            cwd=tmp_path,
-            stdout=subprocess.DEVNULL,
-            stderr=terminal,
-            check=True,
-        )
-        # While this end is open: a terminal that nobody writes to any more has nothing to read.
-        with os.fdopen(master, "rb", 0) as screen:
-            shown = screen.read(1 << 16).decode()
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", program, "import-git", str(history.path), "--into", "copy"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=slave,
+    )
+    os.close(slave)
+    shown = ""
+    with os.fdopen(master, "rb", 0) as screen, suppress(OSError):  # the end of a terminal is an error
+        while piece := screen.read(1 << 12):
+            shown += piece.decode()
+    assert process.wait() == 0
     assert "commits" in shown
     assert shown.rpartition("\r")[2].strip() == ""
 
