@@ -21,13 +21,15 @@ from tests.faults.muse import Answer, Muse
 pytestmark = pytest.mark.faults
 
 REPO = "alice/songs"
+# Whose mpack waits to be indexed: garbage collection leaves a repo alone while it has such a one.
+OTHER = "alice/other"
 
 
 class Meeting:
     """A repo with something for everybody to do, and who does it.
 
-    `main` is at a commit with children: one was dropped from the branch two days ago and is garbage, one waits to be
-    indexed on `new`, one is uploaded and waits to be unpacked.
+    `main` is at a commit with two children: one was dropped from the branch two days ago and is garbage, one is
+    uploaded and waits to be unpacked. A third commit is in another repo and waits to be indexed.
     """
 
     def __init__(self, lab: Laboratory) -> None:
@@ -39,7 +41,8 @@ class Meeting:
         self.base = self.history.commit({f"{n}.txt": f"base {n}".encode() for n in range(3)})
         self.base_pack = self.history.pack()
         self.dropped, self.dropped_pack = self._child("dropped")
-        self.new, self.new_pack = self._child("new")
+        self.new = self.history.commit({"new.txt": b"new", "shared.txt": b"in all of them"})
+        self.new_pack = self.history.pack(want=[self.new])
         self.next, self.next_pack = self._child("next")
         self.acknowledged: dict[str, str] = {}
         self.deleted = False
@@ -49,7 +52,8 @@ class Meeting:
         for pack in (self.base_pack, self.dropped_pack):
             assert muse.lab(f"index/{ids.blob_id(pack)}").status == 200
         assert muse.push(REPO, self.base_pack, self.base, force=True).status == 200
-        assert muse.push(REPO, self.new_pack, self.new, branch="new").status == 200
+        lab.create_repo(OTHER)
+        assert muse.push(OTHER, self.new_pack, self.new).status == 200
         assert muse.upload(REPO, self.next_pack).status == 200
         assert muse.fetch(REPO, [self.base]).status == 200
         assert muse.lab("gc").status == 200
@@ -64,7 +68,7 @@ class Meeting:
         self.lab.control.forget()
         self.lab.restore_rows(self._rows)
         self.lab.restore_objects(self._objects)
-        self.acknowledged = {"main": self.base, "new": self.new}
+        self.acknowledged = {"main": self.base}
         self.deleted = False
 
     def _child(self, name: str) -> tuple[str, bytes]:
@@ -120,11 +124,12 @@ class Meeting:
 
     def assert_nothing_lost(self) -> None:
         """Assert that what was acknowledged is there, and all of it sound."""
+        for job in self.lab.sql("SELECT subject FROM musehub_job"):
+            assert self.muse.lab(f"index/{job.subject}").status == 200
+        self.muse.assert_fetchable(OTHER, self.history, {"main": self.new})
         if self.deleted:
             assert self.muse.fetch(REPO, [self.base]).status == 404
         else:
-            for job in self.lab.sql("SELECT subject FROM musehub_job"):
-                assert self.muse.lab(f"index/{job.subject}").status == 200
             self.muse.assert_fetchable(REPO, self.history, self.acknowledged)
         assert self.lab.verify().problems == []
 

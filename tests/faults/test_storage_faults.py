@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -145,24 +147,26 @@ def test_r17_a_push_whose_upload_arrives_wrong_is_refused_whole(lab: Laboratory)
 
 def test_r17_an_mpack_with_any_one_byte_wrong_is_served_right_or_not_at_all(lab: Laboratory) -> None:
     lab.create_repo(REPO)
-    history, head = several_blobs("songs")
+    history = History()
+    # Of bytes that do not compress, so that most of the mpack is contents.
+    head = history.commit({f"{n}.bin": random.Random(n).randbytes(600) for n in range(4)})
     web = lab.web()
     pack = history.pack()
     assert web.muse.push(REPO, pack, head).status == 200
     lab.index()
-    statuses = set()
+    statuses: Counter[int] = Counter()
     for position in range(0, len(pack), len(pack) // 16):
         damaged = bytearray(pack)
         damaged[position] ^= 1
         lab.replace_mpack(ids.blob_id(pack), bytes(damaged))
         answer = web.muse.fetch(REPO, [head])
-        statuses.add(answer.status)
+        statuses[answer.status] += 1
         if answer.status == 200:
             # The byte is of a part that the rows make needless.
             web.muse.assert_complete(answer, history, [head])
         else:
             answer.assert_try_again("blob-damaged")
-    assert 503 in statuses
+    assert statuses[503] > 8
 
 
 def test_r17_an_index_that_names_another_blob_s_place_is_not_believed(lab: Laboratory) -> None:
