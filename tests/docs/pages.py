@@ -27,7 +27,7 @@ from shlex import quote
 
 PORT_IN_TEXT = "5000"
 
-_BLOCK = re.compile(r"^(?:<!-- (?P<comment>.*?) -->\n)?^```(?P<language>[\w-]*)\n(?P<text>.*?)^```$", re.M | re.S)
+_BLOCK = re.compile(r"^(?:<!-- (?P<comment>[^\n]*?) -->\n)?^```(?P<language>[\w-]*)\n(?P<text>.*?)^```$", re.M | re.S)
 _WAIT = """for _ in $(seq 300); do
     if (: </dev/tcp/127.0.0.1/{port}) 2>/dev/null; then break; fi
     sleep 0.1
