@@ -121,9 +121,9 @@ def soak(seed: int, seconds: float, folder: Path, *, keep_log: Path | None = Non
             for client in clients:
                 client.start()
             over.wait(seconds)
-            faults.stop()
             over.set()
             elapsed = time.monotonic() - begun
+            faults.stop()
             _drain(hub, clients, ledger)
             _check_everything(hub, folder / "checked", ledger)
         finally:
