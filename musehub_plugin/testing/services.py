@@ -93,8 +93,24 @@ def _launch_postgres(service: Service, binaries: Path, data: Path, user: int | N
         "shared_buffers": "64MB",
     }
     options = [f"-c{name}={value}" for name, value in settings.items()]
-    service.run(binaries / "postgres", "-D", data, *options, user=user, ending=signal.SIGQUIT)
-    service.wait_until(lambda: psycopg2.connect(libpq_url(service.url), connect_timeout=2).close())
+    log = service.directory / "log"
+    written = 0
+
+    def run() -> None:
+        nonlocal written
+        written = log.stat().st_size if log.exists() else 0
+        service.run(binaries / "postgres", "-D", data, *options, user=user, ending=signal.SIGQUIT)
+
+    def answers() -> None:
+        # The children of a server that was killed take a moment to notice, and it does not start beside them.
+        with log.open("rb") as tail:
+            tail.seek(written)
+            if b"is still in use" in tail.read():
+                run()
+        psycopg2.connect(libpq_url(service.url), connect_timeout=2).close()
+
+    run()
+    service.wait_until(answers)
 
 
 def _unprivileged_user() -> int | None:
