@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from musehub_plugin import ids
 from musehub_plugin.client.apply import Applied, apply_mpack
-from musehub_plugin.client.errors import HubRefused, WorkdirError
+from musehub_plugin.client.errors import BadMPack, HubRefused, HubUnreachable, WorkdirError
 from musehub_plugin.client.history import History, Walk
 from musehub_plugin.client.packing import drop_covered, keep_mpack
-from musehub_plugin.client.protocol import MAX_HAVES, MAX_WANTS, RemoteRefs, ask_fetch, get_refs, negotiate
+from musehub_plugin.client.protocol import (
+    MAX_HAVES,
+    MAX_WANTS,
+    OfferedMPack,
+    RemoteRefs,
+    ask_fetch,
+    get_refs,
+    negotiate,
+)
 from musehub_plugin.client.transport import HubTransport
 from musehub_plugin.client.workdir import Workdir
 
@@ -98,11 +107,17 @@ def receive(workdir: Workdir, hub: HubTransport, refs: RemoteRefs, result: Fetch
         wants = wants[MAX_WANTS:]
         # What came a moment ago is had, if everything is fetched again or not.
         have = arrived if repair else common_commits(workdir, hub, some, extra=arrived)
-        applied = _receive_pack(workdir, hub, some, have, result, rewrite=repair)
-        if applied is not None:
-            result.new_commits += applied.new_commits
-            result.new_snapshots += applied.new_snapshots
-            result.new_blobs += applied.new_blobs
+        new: set[str] = set()
+        for offered, applied in _receive_packs(workdir, hub, some, have, refs.capabilities, rewrite=repair):
+            new.add(offered.mpack_id)
+            if applied is not None:
+                result.received_bytes += offered.size_bytes
+                result.new_commits += applied.new_commits
+                result.new_snapshots += applied.new_snapshots
+                result.new_blobs += applied.new_blobs
+        if repair and workdir.packs.kept:
+            fresh = [pack for pack in workdir.packs if pack.mpack_id in new]
+            drop_covered(workdir, [pack for pack in workdir.packs if pack.mpack_id not in new], fresh)
         arrived += some
         for head in some:
             if not workdir.has_commit(head):
@@ -168,45 +183,71 @@ def common_commits(workdir: Workdir, hub: HubTransport, want: Sequence[str], ext
     return sorted(known)[:MAX_HAVES]
 
 
-def _receive_pack(
-    workdir: Workdir, hub: HubTransport, want: Sequence[str], have: Sequence[str], result: Fetched, *, rewrite: bool
-) -> Applied | None:
-    hub.progress("planning", 0, None)
-    answer = ask_fetch(hub, want, have)
-    if answer is None:
-        return None
+def _receive_packs(
+    workdir: Workdir,
+    hub: HubTransport,
+    want: Sequence[str],
+    have: Sequence[str],
+    capabilities: Collection[str],
+    *,
+    rewrite: bool,
+) -> Iterator[tuple[OfferedMPack, Applied | None]]:
+    """Bring the mpacks that lead from `have` to `want`, and yield each when it is applied; None: it was here before."""
+    parts: set[Path] = set()
+    applied: set[str] = set()
     idle = 0
     while True:
-        part = workdir.partial_path(answer.mpack_id)
-        before = _size_of(part)
+        hub.progress("planning", 0, None)
+        offered = ask_fetch(hub, want, have, capabilities)
+        current = {workdir.partial_path(each.mpack_id) for each in offered}
+        for part in parts - current:
+            # The plan is another one by now.
+            part.unlink(missing_ok=True)
+        parts = current
         try:
-            hub.download("fetch", answer.mpack_url, part, mpack_id=answer.mpack_id, size=answer.size_bytes)
+            for each in offered:
+                if each.mpack_id in applied:
+                    continue
+                part = workdir.partial_path(each.mpack_id)
+                came = _size_of(part)
+                yield each, _received(workdir, hub, each, part, rewrite=rewrite)
+                applied.add(each.mpack_id)
+                idle = 0
             break
         except HubRefused as refused:
             # The URL has expired, or its mpack was replaced by a better one: another is asked for, as long as
             # something came by the last one, and once where nothing did.
-            idle = idle + 1 if _size_of(part) == before else 0
+            idle = idle + 1 if _size_of(part) == came else 0
             if idle > 1 or refused.status not in {403, 404}:
                 raise
-        again = ask_fetch(hub, want, have)
-        if again is None:
-            return None
-        if again.mpack_id != answer.mpack_id:
-            part.unlink(missing_ok=True)
-        answer = again
-    result.received_bytes += answer.size_bytes
+    # Only now: until all is here, a fetch that broke off brings none of them again.
+    for part in parts:
+        part.unlink(missing_ok=True)
+
+
+def _received(
+    workdir: Workdir, hub: HubTransport, offered: OfferedMPack, part: Path, *, rewrite: bool
+) -> Applied | None:
+    """Bring one mpack, verify it and take it in."""
+    if not rewrite and workdir.packs.holds(offered.mpack_id):
+        return None
+    if isinstance(offered.source, str):
+        hub.download("fetch", offered.source, part, mpack_id=offered.mpack_id, size=offered.size_bytes)
+    else:
+        if len(offered.source) != offered.size_bytes or ids.blob_id(offered.source) != offered.mpack_id:
+            raise HubUnreachable(f"{hub.url} sent something else than the mpack {offered.mpack_id}")
+        part.write_bytes(offered.source)
     workdir.rewrite = rewrite
     try:
         if workdir.packs.kept:
-            applied = keep_mpack(workdir, part, answer.mpack_id, progress=hub.progress)
-            if rewrite:
-                new = next(pack for pack in workdir.packs if pack.mpack_id == answer.mpack_id)
-                drop_covered(workdir, [pack for pack in workdir.packs if pack.mpack_id != answer.mpack_id], new)
-            return applied
+            return keep_mpack(workdir, part, offered.mpack_id, progress=hub.progress)
         return apply_mpack(workdir, part, progress=hub.progress)
+    except BadMPack:
+        # Whatever it is, it is not gone on with.
+        part.unlink(missing_ok=True)
+        raise
     finally:
         workdir.rewrite = False
-        part.unlink(missing_ok=True)
 
 
 def _size_of(path: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,22 +183,26 @@ def pack(workdir: Workdir, *, progress: Progress = silent) -> Packed:
                     workdir.remove_loose(kind, entity_id)
                     done += 1
                     progress("removing", done, None)
-        drop_covered(workdir, [each for each in before if each.mpack_id != new.mpack_id], new)
+        drop_covered(workdir, [each for each in before if each.mpack_id != new.mpack_id], [new])
         summary = built.summary
     return Packed(summary.commit_count, summary.snapshot_count, summary.blob_count, summary.size_bytes)
 
 
-def drop_covered(workdir: Workdir, packs: Iterable[Pack], by: Pack) -> None:
-    """Remove those packs that hold nothing but what another one holds too.
+def drop_covered(workdir: Workdir, packs: Iterable[Pack], by: Sequence[Pack]) -> None:
+    """Remove those packs that hold nothing but what others hold too.
 
     Args:
         workdir: the working copy.
         packs: the packs to look at.
-        by: the other one, which was verified.
+        by: the others, which were verified.
     """
     for each in packs:
         try:
-            covered = all(by.index.has(kind, entity_id) for kind in KINDS for entity_id in each.index.ids(kind))
+            covered = all(
+                any(other.index.has(kind, entity_id) for other in by)
+                for kind in KINDS
+                for entity_id in each.index.ids(kind)
+            )
         except WorkdirError:
             # It cannot even be listed; what it held is looked for by verify.
             covered = True

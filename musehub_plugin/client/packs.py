@@ -176,6 +176,10 @@ class PackFolder:
             self._packs = [Pack(path) for path in found if ids.is_hex(path.stem)]
         return iter(self._packs)
 
+    def holds(self, mpack_id: str) -> bool:
+        """Say whether an mpack is here, as it came."""
+        return any(pack.mpack_id == mpack_id for pack in self)
+
     def has(self, kind: str, entity_id: str) -> bool:
         """Say whether a pack holds an entity.
 

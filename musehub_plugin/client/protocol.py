@@ -5,7 +5,9 @@ A hub's answer is a stranger's: what this module returns has the types that it s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import base64
+import binascii
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +18,8 @@ from musehub_plugin.names import bad_branch_name
 
 MAX_WANTS: Final = 1_000
 MAX_HAVES: Final = 100_000
+CAPABILITIES: Final = ("mpacks", "inline")
+"""What this client can do beyond the plain protocol, as far as a hub offers it too."""
 # A hub verifies and stores a pushed mpack before it answers.
 _UNPACK_TIMEOUT: Final = 600.0
 
@@ -29,23 +33,29 @@ class RemoteRefs:
         default_branch: the branch that a clone checks out.
         branch_heads: `{branch: commit_id}`.
         unusable: names of branches that no working copy could hold; they are left out of `branch_heads`.
+        capabilities: what the hub offers beyond the plain protocol.
     """
 
     repo_id: str
     default_branch: str
     branch_heads: Mapping[str, str]
     unusable: Sequence[str]
+    capabilities: Collection[str] = ()
 
 
 @dataclass(frozen=True)
-class FetchAnswer:
-    """Where the mpack is that a fetch asked for, and what it holds."""
+class OfferedMPack:
+    """One of the mpacks that answer a fetch.
 
-    mpack_url: str
+    Attributes:
+        mpack_id: its id.
+        size_bytes: its size.
+        source: the URL that it is at, or the bytes themselves; neither is checked yet.
+    """
+
     mpack_id: str
     size_bytes: int
-    commit_count: int
-    blob_count: int
+    source: str | bytes
 
 
 @dataclass(frozen=True)
@@ -89,29 +99,53 @@ def get_refs(hub: HubTransport) -> RemoteRefs:
     if not isinstance(default_branch, str) or bad_branch_name(default_branch) is not None:
         default_branch = "main"
     repo_id = answer.get("repo_id")
-    return RemoteRefs(repo_id if isinstance(repo_id, str) else "", default_branch, heads, unusable)
+    offered = answer.get("capabilities")
+    capabilities = frozenset(name for name in offered if isinstance(name, str)) if isinstance(offered, list) else ()
+    return RemoteRefs(repo_id if isinstance(repo_id, str) else "", default_branch, heads, unusable, capabilities)
 
 
-def ask_fetch(hub: HubTransport, want: Sequence[str], have: Iterable[str]) -> FetchAnswer | None:
-    """Ask for the mpack that leads from `have` to `want`; None where nothing is lacking.
+def ask_fetch(
+    hub: HubTransport, want: Sequence[str], have: Iterable[str], offered: Collection[str] = ()
+) -> list[OfferedMPack]:
+    """Ask for what leads from `have` to `want`: mpacks, to be applied in this order; none where nothing is lacking.
+
+    Args:
+        hub: the repo.
+        want: commits that the hub has.
+        have: commits that are here, with all that they reach.
+        offered: the capabilities that the hub offers; those that this client has too are made use of.
 
     Raises:
         HubRefused: the hub does not have a want, or its mpack index stays behind for longer than is waited.
         HubUnreachable: no answer, or one that no hub gives.
     """
-    answer = hub.post("fetch", {"want": list(want), "have": list(have)})
-    url, mpack_id = answer.get("mpack_url"), answer.get("mpack_id")
-    if url is None and mpack_id is None:
-        return None
-    if not isinstance(url, str) or not ids.is_id(mpack_id) or _count(answer, "size_bytes") == 0:
+    body: dict[str, Any] = {"want": list(want), "have": list(have)}
+    capabilities = [name for name in CAPABILITIES if name in offered]
+    if capabilities:
+        body["capabilities"] = capabilities
+    answer = hub.post("fetch", body)
+    several = answer.get("mpacks")
+    if isinstance(several, list) and several:
+        return [_offered(hub, each, "url", "id") for each in several]
+    if answer.get("mpack_url") is None and answer.get("mpack_id") is None:
+        return []
+    return [_offered(hub, answer, "mpack_url", "mpack_id")]
+
+
+def _offered(hub: HubTransport, entry: object, url_key: str, id_key: str) -> OfferedMPack:
+    if not isinstance(entry, dict) or not ids.is_id(entry.get(id_key)) or _count(entry, "size_bytes") == 0:
         raise _no_hub(hub, "fetch")
-    return FetchAnswer(
-        url,
-        str(mpack_id),
-        _count(answer, "size_bytes"),
-        _count(answer, "commit_count"),
-        _count(answer, "blob_count"),
-    )
+    url, content = entry.get(url_key), entry.get("mpack")
+    if url is None and isinstance(content, str):
+        # JSON has no bytes.
+        try:
+            content = base64.b64decode(content, validate=True)
+        except binascii.Error:
+            raise _no_hub(hub, "fetch") from None
+    source = content if url is None else url
+    if not isinstance(source, str if url is not None else bytes):
+        raise _no_hub(hub, "fetch")
+    return OfferedMPack(entry[id_key], _count(entry, "size_bytes"), source)
 
 
 def negotiate(hub: HubTransport, want: Sequence[str], have: Sequence[str]) -> Negotiated:

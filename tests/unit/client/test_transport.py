@@ -297,9 +297,9 @@ def test_refs_that_no_working_copy_could_hold_are_left_out() -> None:
     assert (refs.branch_heads, refs.unusable) == ({"main": ids.fake_id("a")}, ["../x", "HEAD", "odd"])
 
 
-def test_a_fetch_with_nothing_new_is_none() -> None:
+def test_a_fetch_with_nothing_new_is_no_mpack() -> None:
     with scripted_server(packed({"mpack_url": None, "mpack_id": None, "commit_count": 0})) as server:
-        assert ask_fetch(transport(server), [ids.fake_id("a")], []) is None
+        assert ask_fetch(transport(server), [ids.fake_id("a")], []) == []
 
 
 @pytest.mark.parametrize(
@@ -311,6 +311,11 @@ def test_a_fetch_with_nothing_new_is_none() -> None:
         {"mpack_url": 7, "mpack_id": ids.fake_id("p"), "size_bytes": 1},
         {"mpack_url": "u", "mpack_id": ids.fake_id("p"), "size_bytes": "1"},
         {"mpack_url": "u", "mpack_id": ids.fake_id("p"), "size_bytes": -1},
+        {"mpack_url": None, "mpack_id": ids.fake_id("p"), "size_bytes": 1},
+        {"mpack_url": None, "mpack_id": ids.fake_id("p"), "size_bytes": 1, "mpack": "no base64"},
+        {"mpacks": [7]},
+        {"mpacks": [{"id": ids.fake_id("p"), "size_bytes": 1}]},
+        {"mpacks": [{"id": "x", "size_bytes": 1, "url": "u"}]},
     ],
 )
 def test_a_fetch_answer_of_wrong_types_is_no_answer(answer: dict[str, object]) -> None:
