@@ -10,6 +10,7 @@ import msgpack
 
 from musehub_plugin import ids
 from musehub_plugin.mpack.bounded import Columns
+from musehub_plugin.mpack.digests import DigestTable
 from musehub_plugin.mpack.extra import decode_extra, encode_extra
 from musehub_plugin.mpack.limits import Limits, MPackError
 
@@ -48,13 +49,13 @@ class CommitEncoder:
     def __init__(self, emit: Callable[[bytes, int], None], limits: Limits) -> None:
         self._emit = emit
         self._limits = limits
-        self._ordinals: dict[str, int] = {}
+        self._commits = DigestTable()
         self._reset()
 
     def _reset(self) -> None:
         self._rules: list[int] = []
         self._stored = bytearray()
-        self._outside: dict[str, int] = {}
+        self._outside: dict[bytes, int] = {}
         self._parent_counts: list[int] = []
         self._parents: list[int] = []
         self._snapshots: list[int] = []
@@ -63,26 +64,26 @@ class CommitEncoder:
         self._last_snapshot = -1
         self._raw_estimate = 0
 
-    def _outside_index(self, identifier: str) -> int:
-        return self._outside.setdefault(identifier, len(self._outside))
+    def _outside_index(self, digest: bytes) -> int:
+        return self._outside.setdefault(digest, len(self._outside))
 
-    def add(self, record: Mapping[str, Any], snapshot_ordinals: Mapping[str, int]) -> None:
+    def add(self, record: Mapping[str, Any], snapshots: DigestTable) -> None:
         """Append a commit.
 
         Args:
             record: all core fields, and any further ones.
-            snapshot_ordinals: the pack's snapshots by id.
+            snapshots: the pack's snapshots.
 
         Raises:
             ValueError: a field is missing, of the wrong type, or over a limit; or the commit is there already.
         """
         commit_id, parent_ids, snapshot_id = record["commit_id"], record["parent_ids"], record["snapshot_id"]
-        if commit_id in self._ordinals:
-            raise ValueError(f"commit {commit_id} was added before")
-        for identifier in (commit_id, snapshot_id, *parent_ids):
-            if not ids.is_id(identifier):
-                raise ValueError(f"commit {len(self._ordinals)}: not an id: {identifier!r:.100}")
-        if len(parent_ids) > self._limits.max_parents:
+        ordinal = len(self._commits)
+        try:
+            digest, snapshot_digest, *parents = map(ids.to_digest, (commit_id, snapshot_id, *parent_ids))
+        except ValueError as error:
+            raise ValueError(f"commit {ordinal}: {error}") from None
+        if len(parents) > self._limits.max_parents:
             raise ValueError(f"commit {commit_id} has over {self._limits.max_parents} parents")
         size = 0
         for name in self._texts:
@@ -96,31 +97,32 @@ class CommitEncoder:
             size += encoded
         extra = encode_extra(record, self._limits)
 
-        ordinal = len(self._ordinals)
+        # Looked up before the commit itself is there: a parent that it shares its id with is outside like a later one.
+        known = [self._commits.find(parent) for parent in parents]
+        if self._commits.number(digest) != ordinal:
+            raise ValueError(f"commit {commit_id} was added before")
         rule = id_rule(commit_id, parent_ids, record)
         self._rules.append(rule)
         if rule == IdRule.STORED:
-            self._stored += ids.to_digest(commit_id)
-        self._parent_counts.append(len(parent_ids))
-        for parent_id in parent_ids:
-            known = self._ordinals.get(parent_id)
-            self._parents.append(-self._outside_index(parent_id) if known is None else ordinal - known)
-        snapshot = snapshot_ordinals.get(snapshot_id)
+            self._stored += digest
+        self._parent_counts.append(len(parents))
+        for parent, at in zip(parents, known, strict=True):
+            self._parents.append(-self._outside_index(parent) if at is None else ordinal - at)
+        snapshot = snapshots.find(snapshot_digest)
         if snapshot is None:
-            self._snapshots.append(2 * self._outside_index(snapshot_id) + 1)
+            self._snapshots.append(2 * self._outside_index(snapshot_digest) + 1)
         else:
             self._snapshots.append(2 * (snapshot - self._last_snapshot - 1))
             self._last_snapshot = snapshot
         for name, column in self._texts.items():
             column.append(record[name])
         self._extras.append(extra)
-        self._ordinals[commit_id] = ordinal
-        self._raw_estimate += size + len(extra) + 80 + 40 * len(parent_ids)
+        self._raw_estimate += size + len(extra) + 80 + 40 * len(parents)
         if len(self._rules) >= COMMITS_PER_FRAME or self._raw_estimate >= _RAW_TARGET:
             self.flush()
 
     def __len__(self) -> int:
-        return len(self._ordinals)
+        return len(self._commits)
 
     def flush(self) -> None:
         """Emit what is collected, if anything."""
@@ -129,7 +131,7 @@ class CommitEncoder:
         columns = [
             self._rules,
             bytes(self._stored),
-            b"".join(map(ids.to_digest, self._outside)),
+            b"".join(self._outside),
             self._parent_counts,
             self._parents,
             self._snapshots,

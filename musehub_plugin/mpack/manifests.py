@@ -73,7 +73,7 @@ class ManifestHasher:
 
 
 class Change(NamedTuple):
-    """One snapshot as it is written, with objects as ordinals.
+    """One snapshot as it is read, with objects as ordinals.
 
     Attributes:
         full: `changed` is the whole manifest; otherwise the change is from the snapshot before.
@@ -117,11 +117,6 @@ class SnapshotEncoder:
         self._last_ref = 0
         self._raw_estimate = 0
 
-    @property
-    def must_start_full(self) -> bool:
-        """Whether the next snapshot begins a frame and so has nothing to differ from."""
-        return not self._codes
-
     def _path_code(self, path: str) -> int:
         known = self._paths.get(path)
         if known is not None:
@@ -130,22 +125,37 @@ class SnapshotEncoder:
         self._raw_estimate += len(path.encode()) + 5
         return 0
 
-    def add(self, change: Change) -> None:
-        """Append a snapshot; where `change` is not full it is against the one added before."""
-        operations: list[tuple[str, int | None]] = [(path, None) for path in change.removed]
-        operations += change.changed.items()
-        base = 0 if change.full else FROM_PREVIOUS
-        if change.full:
-            self._refs.clear()
+    def add(self, removed: Sequence[str], changed: Mapping[str, int], stored: bytes | None) -> None:
+        """Append a snapshot, given as what changed since the one added before; at first, since the empty manifest.
+
+        Args:
+            removed: paths that are gone, in their order; they were there.
+            changed: `{path: ordinal}` of what is new or different, in the order of the paths.
+            stored: the snapshot's digest where the pack states it, None where the manifest determines it.
+        """
+        refs = self._refs
+        entry_count = len(refs) - len(removed) + sum(1 for path in changed if path not in refs)
+        full = not self._codes or len(removed) + len(changed) > entry_count
+        operations: list[tuple[str, int | None]]
+        if full:
+            for path in removed:
+                del refs[path]
+            refs.update(changed)
+            operations = sorted(refs.items())
+            refs.clear()
+        else:
+            operations = [(path, None) for path in removed]
+            operations += changed.items()
+        base = 0 if full else FROM_PREVIOUS
         start = 0
         while True:
             end = min(start + _CHANGES_PER_ROW, len(operations))
             finished = end == len(operations)
             self._add_row(operations[start:end], base | (0 if finished else UNFINISHED))
             if finished:
-                if change.stored is not None:
+                if stored is not None:
                     self._stored_ordinals.append(self._snapshots)
-                    self._stored += change.stored
+                    self._stored += stored
                 self._snapshots += 1
             if len(self._codes) >= ROWS_PER_FRAME or self._raw_estimate >= _RAW_TARGET:
                 self.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from types import TracebackType
@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 import msgpack
 
 from musehub_plugin import ids
+from musehub_plugin.mpack.digests import DigestTable
 from musehub_plugin.mpack.history import CommitEncoder
 from musehub_plugin.mpack.layout import (
     BLOB_FRAME_BYTES,
@@ -24,7 +25,7 @@ from musehub_plugin.mpack.layout import (
     encode_toc,
 )
 from musehub_plugin.mpack.limits import Limits
-from musehub_plugin.mpack.manifests import Change, ManifestHasher, SnapshotEncoder
+from musehub_plugin.mpack.manifests import ManifestHasher, SnapshotEncoder
 
 # On two real histories level 6 takes the time of level 3 and 4 to 9 % fewer bytes.
 BLOB_LEVEL = 6
@@ -95,12 +96,11 @@ class MPackWriter:
 
         self._buffer = bytearray()
         self._buffer_starts = 0
-        self._ordinals: dict[str, int] = {}
-        self._blob_digests = bytearray()
+        self._objects = DigestTable()
         self._blob_sizes = array("Q")
 
         self._outside_pending = bytearray()
-        self._snapshot_ordinals: dict[str, int] = {}
+        self._snapshot_digests = DigestTable()
         self._snapshots = SnapshotEncoder(self._emit_snapshots)
         self._manifest: dict[str, str] = {}
         self._hasher: ManifestHasher | None = None
@@ -167,15 +167,13 @@ class MPackWriter:
         """
         self._enter_stage(_Stage.BLOBS)
         digest = ids.to_digest(object_id)
-        if object_id in self._ordinals:
-            raise ValueError(f"blob {object_id} was added before")
         if not 0 <= size <= self._limits.max_blob_size:
             raise ValueError(f"blob {object_id}: {size} bytes are over {self._limits.max_blob_size}")
         # A blob stays within a frame where it can; a bigger one fills frames of its own.
         if self._buffer_starts and size > BLOB_FRAME_BYTES - len(self._buffer):
             self._flush_blobs()
-        self._ordinals[object_id] = len(self._ordinals)
-        self._blob_digests += digest
+        if self._objects.number(digest) != len(self._blob_sizes):
+            raise ValueError(f"blob {object_id} was added before")
         self._blob_sizes.append(size)
         self._buffer_starts += 1
         missing = size
@@ -205,7 +203,7 @@ class MPackWriter:
     def _write_directory(self) -> None:
         for start in range(0, len(self._blob_sizes), _IDS_PER_FRAME):
             sizes = self._blob_sizes[start : start + _IDS_PER_FRAME]
-            digests = bytes(self._blob_digests[32 * start : 32 * (start + len(sizes))])
+            digests = self._objects.part(start, start + len(sizes))
             self._emit_metadata(Kind.DIRECTORY, msgpack.packb([digests, sizes.tolist()]), len(sizes))
 
     def _emit_metadata(self, kind: Kind, raw: bytes, count: int) -> None:
@@ -226,10 +224,11 @@ class MPackWriter:
         self._emit_metadata(Kind.COMMITS, raw, count)
 
     def _object_ordinal(self, object_id: str) -> int:
-        ordinal = self._ordinals.get(object_id)
-        if ordinal is None:
-            self._outside_pending += ids.to_digest(object_id)
-            ordinal = self._ordinals[object_id] = len(self._ordinals)
+        digest = ids.to_digest(object_id)
+        known = len(self._objects)
+        ordinal = self._objects.number(digest)
+        if ordinal == known:
+            self._outside_pending += digest
         return ordinal
 
     def add_snapshot(self, snapshot_id: str, manifest: Mapping[str, str], *, derivable: bool | None = None) -> None:
@@ -246,44 +245,69 @@ class MPackWriter:
                 limit, or commits were begun.
         """
         self._enter_stage(_Stage.SNAPSHOTS)
-        digest = ids.to_digest(snapshot_id)
-        if snapshot_id in self._snapshot_ordinals:
-            raise ValueError(f"snapshot {snapshot_id} was added before")
-        if len(manifest) > self._limits.max_manifest_entries:
-            raise ValueError(f"snapshot {snapshot_id} is over {self._limits.max_manifest_entries} paths")
         before = self._manifest
         changed = {path: object_id for path, object_id in manifest.items() if before.get(path) != object_id}
         added = sum(1 for path in changed if path not in before)
         removed: list[str] = []
         if len(before) + added != len(manifest):
             removed = sorted(before.keys() - manifest.keys())
-        for path in changed:
-            if not isinstance(path, str) or len(path.encode()) > self._limits.max_path_size:
-                raise ValueError(
-                    f"snapshot {snapshot_id}: path {path!r:.100} is over {self._limits.max_path_size} bytes"
-                )
-        stored: bytes | None = None
         if derivable is None:
             if self._hasher is None:
                 self._hasher = ManifestHasher()
                 self._hasher.change((), manifest, full=True)
             else:
                 self._hasher.change(removed, changed, full=False)
-            if self._hasher.digest() != digest:
-                stored = digest
+            derivable = ids.from_digest(self._hasher.digest()) == snapshot_id
         else:
             self._hasher = None
-            if not derivable:
-                stored = digest
-        for path in removed:
-            del before[path]
-        before.update(changed)
+        self._append_snapshot(snapshot_id, removed, changed, derivable)
 
-        full = self._snapshots.must_start_full or len(changed) + len(removed) > len(manifest)
-        source = before if full else changed
-        refs = {path: self._object_ordinal(source[path]) for path in sorted(source)}
-        self._snapshots.add(Change(full, [] if full else removed, refs, stored, len(manifest)))
-        self._snapshot_ordinals[snapshot_id] = len(self._snapshot_ordinals)
+    def add_snapshot_delta(
+        self, snapshot_id: str, removed: Collection[str], changed: Mapping[str, str], *, derivable: bool
+    ) -> None:
+        """Append a snapshot given as what changed since the one added before; the first, since the empty manifest.
+
+        It costs time for what changed alone, but once every some thousand snapshots, and gives the bytes that
+        `add_snapshot` would. Snapshots of a copied pack do not count as added before.
+
+        Args:
+            snapshot_id: its id.
+            removed: paths that are gone. One that is in `changed` too is a changed one.
+            changed: `{path: object_id}` of what is new or different; what is as it was does no harm.
+            derivable: as for `add_snapshot`.
+
+        Raises:
+            ValueError: as `add_snapshot` does; or a removed path was not there.
+        """
+        self._enter_stage(_Stage.SNAPSHOTS)
+        self._hasher = None
+        before = self._manifest
+        gone = sorted(path for path in removed if path not in changed)
+        for path in gone:
+            if path not in before:
+                raise ValueError(f"snapshot {snapshot_id} removes {path!r:.100}, which is not there")
+        now = {path: object_id for path, object_id in changed.items() if before.get(path) != object_id}
+        self._append_snapshot(snapshot_id, gone, now, derivable)
+
+    def _append_snapshot(
+        self, snapshot_id: str, removed: Sequence[str], changed: Mapping[str, str], derivable: bool
+    ) -> None:
+        digest = ids.to_digest(snapshot_id)
+        known = len(self._snapshot_digests)
+        if self._snapshot_digests.number(digest) != known:
+            raise ValueError(f"snapshot {snapshot_id} was added before")
+        limits = self._limits
+        for path in changed:
+            if not isinstance(path, str) or len(path.encode()) > limits.max_path_size:
+                raise ValueError(f"snapshot {snapshot_id}: path {path!r:.100} is over {limits.max_path_size} bytes")
+        manifest = self._manifest
+        for path in removed:
+            del manifest[path]
+        manifest.update(changed)
+        if len(manifest) > limits.max_manifest_entries:
+            raise ValueError(f"snapshot {snapshot_id} is over {limits.max_manifest_entries} paths")
+        refs = {path: self._object_ordinal(changed[path]) for path in sorted(changed)}
+        self._snapshots.add(removed, refs, None if derivable else digest)
 
     def add_commit(self, record: Mapping[str, Any]) -> None:
         """Append a commit.
@@ -304,7 +328,7 @@ class MPackWriter:
                 raise ValueError(f"commit {len(self._commits)} has no {name}")
         if not isinstance(core["parent_ids"], list | tuple):
             raise ValueError(f"commit {len(self._commits)}: parent_ids is no list")
-        self._commits.add(core, self._snapshot_ordinals)
+        self._commits.add(core, self._snapshot_digests)
 
     def finish(self) -> PackSummary:
         """Write what is left and the table of contents; further calls return the same summary."""
@@ -314,7 +338,7 @@ class MPackWriter:
             self._write(encode_toc(self._frames, level=METADATA_LEVEL))
             self._summary = PackSummary(
                 commit_count=len(self._commits),
-                snapshot_count=len(self._snapshot_ordinals),
+                snapshot_count=len(self._snapshot_digests),
                 blob_count=len(self._blob_sizes),
                 raw_size=sum(self._blob_sizes),
                 size_bytes=self._position,

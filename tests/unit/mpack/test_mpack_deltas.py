@@ -1,0 +1,97 @@
+"""A snapshot given as what changed is written as one given whole."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musehub_plugin import ids
+from musehub_plugin.mpack import MPackReader, MPackWriter
+
+Manifest = dict[str, str]
+PATHS = st.sampled_from(["a", "a/b", "a.b", "é", "z" * 300])
+OBJECTS = st.sampled_from([ids.fake_id(f"object {n}") for n in range(5)])
+HELD = [ids.fake_id(f"object {n}") for n in range(2)]
+
+
+def write_whole(manifests: list[Manifest], derivable: bool) -> bytes:
+    out = io.BytesIO()
+    with MPackWriter(out) as writer:
+        for object_id in HELD:
+            writer.add_blob(object_id, b"x")
+        for n, manifest in enumerate(manifests):
+            writer.add_snapshot(ids.fake_id(str(n)), manifest, derivable=derivable)
+    return out.getvalue()
+
+
+def write_changes(manifests: list[Manifest], derivable: bool) -> bytes:
+    out = io.BytesIO()
+    before: Manifest = {}
+    with MPackWriter(out) as writer:
+        for object_id in HELD:
+            writer.add_blob(object_id, b"x")
+        for n, manifest in enumerate(manifests):
+            removed = before.keys() - manifest.keys()
+            # Every other time with entries that did not change.
+            changed = {path: oid for path, oid in manifest.items() if n % 2 or before.get(path) != oid}
+            writer.add_snapshot_delta(ids.fake_id(str(n)), removed, changed, derivable=derivable)
+            before = manifest
+    return out.getvalue()
+
+
+@given(st.lists(st.dictionaries(PATHS, OBJECTS), max_size=8), st.booleans())
+def test_changes_give_the_bytes_of_whole_manifests(manifests: list[Manifest], derivable: bool) -> None:
+    assert write_changes(manifests, derivable) == write_whole(manifests, derivable)
+
+
+def test_changes_give_the_bytes_of_whole_manifests_over_many_frames() -> None:
+    chance = random.Random(1)
+    manifest: Manifest = {}
+    manifests = []
+    for n in range(9_000):
+        # Most steps are small, some replace nearly all.
+        for _ in range(chance.choice([0, 1, 1, 2, 2, 3, 40]) if n % 500 else 200):
+            path = f"dir/{chance.randrange(60)}"
+            if chance.random() < 0.3:
+                manifest.pop(path, None)
+            else:
+                manifest[path] = ids.fake_id(f"object {chance.randrange(400)}")
+        manifests.append(manifest.copy())
+    assert write_changes(manifests, True) == write_whole(manifests, True)
+
+
+def test_changes_and_whole_manifests_may_take_turns() -> None:
+    first, second, third = ({f"path{n}": ids.fake_id(str(n)) for n in range(size)} for size in (3, 5, 2))
+    out = io.BytesIO()
+    with MPackWriter(out) as writer:
+        writer.add_snapshot(ids.snapshot_id(first), first)
+        changed = {path: oid for path, oid in second.items() if path not in first}
+        writer.add_snapshot_delta(ids.snapshot_id(second), [], changed, derivable=True)
+        writer.add_snapshot(ids.snapshot_id(third), third)
+    pairs = [(ids.snapshot_id(manifest), manifest) for manifest in (first, second, third)]
+    assert list(MPackReader(out).snapshots()) == pairs
+
+
+def test_a_path_that_is_removed_and_changed_is_changed() -> None:
+    out = io.BytesIO()
+    with MPackWriter(out) as writer:
+        writer.add_snapshot_delta(ids.fake_id("s0"), [], {"a": ids.fake_id("0")}, derivable=False)
+        writer.add_snapshot_delta(ids.fake_id("s1"), ["a"], {"a": ids.fake_id("1")}, derivable=False)
+    assert [manifest for _, manifest in MPackReader(out).snapshots()][1] == {"a": ids.fake_id("1")}
+
+
+def test_removing_a_path_that_is_not_there_is_refused() -> None:
+    writer = MPackWriter(io.BytesIO())
+    with pytest.raises(ValueError, match="removes 'a', which is not there"):
+        writer.add_snapshot_delta(ids.fake_id("s"), ["a"], {}, derivable=False)
+
+
+def test_a_snapshot_that_was_added_before_is_refused_as_a_change() -> None:
+    writer = MPackWriter(io.BytesIO())
+    writer.add_snapshot(ids.fake_id("s"), {})
+    with pytest.raises(ValueError, match="was added before"):
+        writer.add_snapshot_delta(ids.fake_id("s"), [], {}, derivable=False)
