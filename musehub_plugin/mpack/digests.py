@@ -53,21 +53,37 @@ class DigestTable:
             self._grow()
         return ordinal
 
-    def _grow(self) -> None:
-        size = 4 * len(self._slots)
-        self._mask = mask = size - 1
-        self._slots = slots = array("I", bytes(4 * size))
-        digests = bytes(self._digests)
-        for ordinal in range(len(digests) // 32):
-            slot = hash(digests[32 * ordinal : 32 * ordinal + 32]) & mask
-            while slots[slot]:
-                slot = (slot + 1) & mask
-            slots[slot] = ordinal + 1
-
-    def find_id(self, identifier: str) -> int | None:
-        """Return the ordinal of an id, or None where it was not added.
+    def extend(self, digests: bytes) -> None:
+        """Add many at once, 32 bytes each.
 
         Raises:
-            ValueError: `identifier` is no id.
+            ValueError: one is there already.
         """
-        return self.find(ids.to_digest(identifier))
+        start = len(self)
+        self._digests += digests
+        size = len(self._slots)
+        while 3 * len(self) > 2 * size:
+            size *= 2
+        if size > len(self._slots):
+            start = 0
+            self._resize(size)
+        self._place(start)
+
+    def _grow(self) -> None:
+        self._resize(4 * len(self._slots))
+        self._place(0)
+
+    def _resize(self, size: int) -> None:
+        self._slots = array("I", bytes(4 * size))
+        self._mask = size - 1
+
+    def _place(self, start: int) -> None:
+        slots, digests, mask = self._slots, bytes(self._digests), self._mask
+        for ordinal in range(start, len(self)):
+            digest = digests[32 * ordinal : 32 * ordinal + 32]
+            slot = hash(digest) & mask
+            while found := slots[slot]:
+                if digests[32 * found - 32 : 32 * found] == digest:
+                    raise ValueError(f"{ids.from_digest(digest)} was added before")
+                slot = (slot + 1) & mask
+            slots[slot] = ordinal + 1

@@ -64,6 +64,10 @@ class CommitEncoder:
         self._last_snapshot = -1
         self._raw_estimate = 0
 
+    def copied(self, digests: bytes) -> None:
+        """Count commits as added before, 32 bytes of each id; their frames are written by who copies them."""
+        self._commits.extend(digests)
+
     def _outside_index(self, digest: bytes) -> int:
         return self._outside.setdefault(digest, len(self._outside))
 

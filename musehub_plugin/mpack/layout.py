@@ -65,6 +65,19 @@ class Frame:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Toc:
+    """The table of contents.
+
+    Attributes:
+        needs: the features without which the pack cannot be read.
+        frames: the frames, in the order of the file.
+    """
+
+    needs: tuple[str, ...]
+    frames: tuple[Frame, ...]
+
+
 def encode_frame(raw: bytes | bytearray, *, level: int, window_log: int, plain: bool = False) -> tuple[Codec, bytes]:
     """Return a frame's codec and stored bytes: plain where zstd would not make it smaller, or where asked."""
     if not plain and raw:
@@ -123,7 +136,7 @@ def parse_trailer(trailer: bytes, size_bytes: int, limits: Limits) -> tuple[int,
     return stored, raw
 
 
-def parse_toc(stored: bytes, raw_size: int, frames_end: int, limits: Limits) -> tuple[Frame, ...]:
+def parse_toc(stored: bytes, raw_size: int, frames_end: int, limits: Limits) -> Toc:
     """Decode the table of contents and check that its frames fill the file from the magic to the table itself.
 
     Args:
@@ -167,7 +180,7 @@ def parse_toc(stored: bytes, raw_size: int, frames_end: int, limits: Limits) -> 
         raise MPackError(f"{where}: {frames_end - position} bytes of the file belong to no frame")
     _check_order(frames)
     _check_totals(frames, raw_size, frames_end, limits)
-    return tuple(frames)
+    return Toc(tuple(needs), tuple(frames))
 
 
 def _checked(ordinal: int, *row: Any) -> Frame:

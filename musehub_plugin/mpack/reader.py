@@ -19,6 +19,7 @@ from musehub_plugin.mpack.layout import (
     TRAILER_SIZE,
     Frame,
     Kind,
+    Toc,
     decode_frame,
     parse_toc,
     parse_trailer,
@@ -124,7 +125,8 @@ class MPackReader:
 
     Attributes:
         size_bytes: size of the file.
-        frames: the table of contents.
+        needs: the features without which the pack cannot be read.
+        frames: the frames, as the table of contents has them.
         commit_count: commits in the pack.
         snapshot_count: snapshots in the pack.
         blob_count: blobs in the pack.
@@ -151,7 +153,9 @@ class MPackReader:
             raise MPackError(f"file: {self.size_bytes} bytes are too few for an mpack")
         if self._read(0, len(MAGIC), "magic") != MAGIC:
             raise MPackError("magic: the file is no mpack, or one of a version that this reader does not know")
-        self.frames = self._read_toc()
+        toc = self._read_toc()
+        self.needs = toc.needs
+        self.frames = toc.frames
         self.commit_count = self._count(Kind.COMMITS)
         self.snapshot_count = self._count(Kind.SNAPSHOTS)
         self.blob_count = self._count(Kind.BLOBS)
@@ -173,7 +177,7 @@ class MPackReader:
             raise MPackError(f"{where}: the file is cut off")
         return data
 
-    def _read_toc(self) -> tuple[Frame, ...]:
+    def _read_toc(self) -> Toc:
         tail_size = min(_TAIL_BYTES, self.size_bytes - len(MAGIC))
         tail = self._read(self.size_bytes - tail_size, tail_size, "trailer")
         stored_size, raw_size = parse_trailer(tail[-TRAILER_SIZE:], self.size_bytes, self.limits)
@@ -267,6 +271,19 @@ class MPackReader:
                 raise MPackError("outside objects: one is listed twice")
             self._outside = outside
         return self._outside
+
+    def stored_frame(self, ordinal: int) -> bytes:
+        """Return a frame's bytes as they are in the file.
+
+        Raises:
+            MPackError: the file is cut off.
+        """
+        frame = self.frames[ordinal]
+        return self._read(frame.position, frame.stored, f"frame {ordinal}")
+
+    def blob_digests(self) -> bytes:
+        """Return the ids of the blobs in order, each as the 32 bytes that it stands for."""
+        return self._load_directory()
 
     def directory(self) -> Iterator[BlobEntry]:
         """Yield where each blob is, in order."""
