@@ -22,6 +22,7 @@ help:
 	@echo 'make docs      build the documentation into site/'
 	@echo 'make package   build wheel and sdist into dist/, try each in a fresh environment'
 	@echo 'make soak      ten minutes of load while everything around a hub fails (SEED=1)'
+	@echo 'make bench     race the plugin against git: BENCH_ARGS="--sizes 1000,10000 --git PATH"'
 	@echo 'make clean     remove what the above made'
 
 demo:
@@ -61,7 +62,15 @@ soak-short:
 	@$(VENV) dev
 	$(RUN) benchmarks/soak.py --minutes 0.5 --seed $(SEED)
 
+bench:
+	@$(VENV) dev
+	$(RUN) benchmarks/bench.py $(BENCH_ARGS)
+
+bench-smoke:
+	@$(VENV) dev
+	$(RUN) benchmarks/bench.py --sizes 60 --quick
+
 clean:
 	rm -rf .venv .demo build dist site *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help demo forge test lint docs package soak soak-short clean
+.PHONY: help demo forge test lint docs package soak soak-short bench bench-smoke clean

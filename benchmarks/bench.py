@@ -1,0 +1,94 @@
+"""Races the plugin against git: the same histories, the same work, in turn, in one run.
+
+    python benchmarks/bench.py [--sizes 1000,10000] [--git PATH ...] [--quick] [--json FILE] [--write-docs]
+
+git's side is `git http-backend` behind nginx and fcgiwrap, or a bridge of ours where those are not installed, with each
+history plain, as it was pushed, and tuned. The plugin's side is gunicorn, PostgreSQL, Redis, S3 and a worker, all from
+wheels. Prints a table; `--json` keeps every sample, `--write-docs` writes docs/performance.md from it. Needs Linux,
+for its /proc, and a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+# Started as a program, only the folder of this file is looked in.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.racing.gitserver import git_server
+from benchmarks.racing.histories import existing, synthetic
+from benchmarks.racing.hubserver import hub_server
+from benchmarks.racing.machine import machine
+from benchmarks.racing.races import Effort, race
+from benchmarks.racing.report import table
+
+_CHECKOUT = Path(__file__).resolve().parents[1]
+_DEFAULT_SIZES = "1000,10000"
+_QUICK = Effort(rounds=1, requests=16, seconds=0.2)
+
+
+def bench(sizes: list[int], repositories: list[Path], effort: Effort) -> dict[str, Any]:
+    """Run all races and return everything that was measured, for JSON."""
+    measured: dict[str, Any] = {"machine": machine(), "effort": vars(effort), "histories": []}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="musehub-bench-", ignore_cleanup_errors=True)))
+        git = stack.enter_context(git_server())
+        measured["front"] = git.front
+        sources: list[int | Path] = [*sizes, *repositories]
+        for number, source in enumerate(sources):
+            place = folder / str(number)
+            place.mkdir()
+            history = synthetic(source, place) if isinstance(source, int) else existing(source, place)
+            print(f"{history.name}: loading", file=sys.stderr, flush=True)
+            with hub_server() as hub:
+                results = race(history, git, hub, place, effort)
+            measured["histories"].append(
+                {
+                    "name": history.name,
+                    "commits": history.commits,
+                    "synthetic": history.synthetic,
+                    "samples": results.samples,
+                    "facts": results.facts,
+                }
+            )
+    return measured
+
+
+def main() -> int:
+    """Run the program."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--sizes", default=_DEFAULT_SIZES, help=f"commits of synthetic histories ({_DEFAULT_SIZES})")
+    parser.add_argument("--git", type=Path, action="append", default=[], help="a git repository or bundle to race on")
+    parser.add_argument("--rounds", type=int, default=Effort.rounds, help="how often both sides take turns")
+    parser.add_argument("--quick", action="store_true", help="one short round: does it work at all?")
+    parser.add_argument("--json", type=Path, help="a file for every sample")
+    parser.add_argument("--write-docs", action="store_true", help="write docs/performance.md")
+    parser.add_argument("--from", dest="source", type=Path, help="measure nothing, take a file that --json wrote")
+    arguments = parser.parse_args()
+    # As Ctrl-C: every server is stopped on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if arguments.source:
+        measured = json.loads(arguments.source.read_text(encoding="utf-8"))
+    else:
+        sizes = [int(size) for size in arguments.sizes.split(",") if size]
+        effort = _QUICK if arguments.quick else Effort(rounds=arguments.rounds)
+        try:
+            measured = bench(sizes, arguments.git, effort)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+    if arguments.json:
+        arguments.json.write_text(json.dumps(measured), encoding="utf-8")
+    print(table(measured))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,314 @@
+"""The races: the same work on git and on the hub in turn, several rounds, every sample kept."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from benchmarks.racing import processes
+from benchmarks.racing.gitserver import PLAIN, TUNED, GitServer, fetch_request, ls_refs_request
+from benchmarks.racing.histories import History, Step, steps_of, steps_of_one
+from benchmarks.racing.host import CEILING
+from benchmarks.racing.hubserver import HubServer
+from benchmarks.racing.load import Loaded, load, request
+from benchmarks.racing.processes import musehub_command
+
+CLIENTS: Final = 8
+GIT_PLAIN, GIT_TUNED, HUB = "git plain", "git tuned", "hub"
+BY_URL, INLINE, THIN = "hub, URL", "hub, inline", "hub, inline + thin"
+_VARIANTS: Final = {BY_URL: (), INLINE: ("inline",), THIN: ("inline", "thin")}
+_GITS: Final = {GIT_PLAIN: PLAIN, GIT_TUNED: TUNED}
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much of each is done.
+
+    Attributes:
+        rounds: how often git and the hub take turns.
+        requests: how many requests of a kind a round has at most.
+        seconds: how long a load goes on that can be repeated.
+    """
+
+    rounds: int = 5
+    requests: int = 300
+    seconds: float = 1.5
+
+
+@dataclass
+class Results:
+    """All samples of one history.
+
+    Attributes:
+        samples: `{what: {who: [values]}}`; what a value is, is in the name: seconds, requests a second, bytes.
+        facts: single figures, by name.
+    """
+
+    samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, what: str, who: str, *values: float) -> None:
+        """Keep values."""
+        self.samples.setdefault(what, {}).setdefault(who, []).extend(values)
+
+    def median(self, what: str, who: str) -> float | None:
+        """Return the median of what was kept; None where there is nothing."""
+        values = self.samples.get(what, {}).get(who)
+        return statistics.median(values) if values else None
+
+
+class Race:
+    """One history on both sides.
+
+    Args:
+        history: the history.
+        git: git's server.
+        hub: the hub, with nothing on it yet.
+        folder: an empty folder for working copies.
+        effort: how much is done.
+        results: where samples go.
+    """
+
+    def __init__(
+        self, history: History, git: GitServer, hub: HubServer, folder: Path, effort: Effort, results: Results
+    ) -> None:
+        self.history = history
+        self.git = git
+        self.hub = hub
+        self.folder = folder
+        self.effort = effort
+        self.results = results
+        self.capabilities: list[str] = []
+        self._chance = Random(0)
+
+    def run(self) -> None:
+        """Load both sides and run every race."""
+        results = self.results
+        pids = self.hub.web_pids()
+        load(self.hub.port, [request("POST", CEILING, b"x")] * 40, clients=4)
+        idle = max(map(processes.memory_of, pids))
+        results.facts["git packs"] = self.git.load(self.history)
+        with self._memory("push"):
+            results.facts["load seconds"] = self.hub.load(self.history, self.folder)
+        results.facts["idle memory"] = idle
+        results.facts["stored bytes"] = self.hub.stored_bytes()
+        results.facts["tables"] = self.hub.table_bytes()
+        results.facts["rows"] = self.hub.row_counts()
+        self.capabilities = self.hub.capabilities()
+        results.facts["capabilities"] = self.capabilities
+        for contest in (self.ceilings, self.clones, self.small_fetches, self.large_fetches, self.nothing_new):
+            _say(f"{self.history.name}: {contest.__name__.replace('_', ' ')}")
+            with self._memory(contest.__name__.replace("_", " ")):
+                contest()
+        _say(f"{self.history.name}: packing from scratch")
+        with self._memory("packing from scratch"):
+            self.packing()
+
+    # What nothing can be faster than
+
+    def ceilings(self) -> None:
+        """A Flask view that does nothing, and a CGI program that does nothing."""
+        for _ in range(self.effort.rounds):
+            self._rate("ceiling", "a Flask POST", self.hub.port, [request("POST", CEILING, b"x" * 200)])
+            self._rate("ceiling", "a CGI program", self.git.port, [request("GET", "/-/trivial")])
+
+    # Clone
+
+    def clones(self) -> None:
+        """Time until the answer, then whole bare clones."""
+        wants = self._heads()
+        capabilities = [name for name in ("mpacks",) if name in self.capabilities]
+        message = self.hub.fetch_request(wants, (), capabilities)
+        first = load(self.hub.port, [message], clients=1)
+        self.results.add("clone, first answer after the push, s", HUB, *first.latencies)
+        for _ in range(self.effort.rounds):
+            for who, name in _GITS.items():
+                answer = load(self.git.port, [fetch_request(name, self._head())], clients=1)
+                self.results.add("clone, server side, s", who, *answer.latencies)
+                self.results.add("clone, B", who, answer.bytes_each)
+            ready = load(self.hub.port, [message] * 5, clients=1)
+            self.results.add("clone, server side, s", HUB, *ready.latencies)
+            whole = load(self.hub.port, [message], clients=1, follow=True)
+            self.results.add("clone, B", HUB, whole.bytes_each)
+        for _ in range(self.effort.rounds):
+            for who, name in _GITS.items():
+                self._clone(who, ["git", "clone", "--quiet", "--bare", self.git.url(name)])
+            self._clone(HUB, [musehub_command(), "clone", "--bare", self.hub.url])
+
+    def _clone(self, who: str, command: Sequence[str | Path]) -> None:
+        target = self.folder / "cloned"
+        before = self._cpu(who)
+        used = processes.run([*command, target], cwd=self.folder)
+        self.results.add("clone, whole, s", who, used.wall)
+        self.results.add("clone, client, CPU-s", who, used.cpu)
+        self.results.add("clone, server, CPU-s", who, self._cpu(who) - before)
+        self.results.add("clone, client's memory, B", who, used.peak)
+        shutil.rmtree(target)
+
+    # Fetch
+
+    def small_fetches(self) -> None:
+        """Fetches of one commit: each made for the first time, then ready-made."""
+        variants = [name for name, needs in _VARIANTS.items() if set(needs) <= set(self.capabilities)]
+        steps = self._chance.sample(every := steps_of_one(self.history), len(every))
+        shares = _shares(steps, self.effort.rounds * (len(variants) + 1))
+        for _ in range(self.effort.rounds):
+            share = next(shares)[: self.effort.requests]
+            for who, name in _GITS.items():
+                requests = [fetch_request(name, step.want, step.have) for step in share]
+                self._timed("fetch of 1 commit", who, self.git.port, requests)
+            for who in variants:
+                share = next(shares)[: self.effort.requests]
+                self._timed("fetch of 1 commit, first time", who, self.hub.port, self._requests(share, who))
+                again = self._rate("fetch of 1 commit, ready-made", who, self.hub.port, self._requests(share, who))
+                if who == BY_URL:
+                    # The same with the download, which the hub's web processes have no part in.
+                    again = load(self.hub.port, self._requests(share, who), clients=CLIENTS, follow=True)
+                    self.results.add("fetch of 1 commit, ready-made and downloaded, 1/s", who, again.rate)
+                self.results.add("fetch of 1 commit, B", who, again.bytes_each)
+
+    def large_fetches(self) -> None:
+        """Fetches of a hundred commits, each made for the first time."""
+        variants = [name for name, needs in _VARIANTS.items() if set(needs) <= set(self.capabilities)]
+        each = max(1, min(4, self.effort.requests // 20))
+        shares = _shares(steps_of(self.history, 100, each * self.effort.rounds * len(variants)), self.effort.rounds)
+        what = "fetch of 100 commits"
+        for _ in range(self.effort.rounds):
+            share = next(shares)
+            for who, name in _GITS.items():
+                requests = [fetch_request(name, step.want, step.have) for step in share]
+                self._alone(what, who, load(self.git.port, requests, clients=1) if requests else None)
+            for number, who in enumerate(variants):
+                mine = self._requests(share[number :: len(variants)], who)
+                self._alone(what, who, load(self.hub.port, mine, clients=1) if mine else None, size=who != BY_URL)
+                if who == BY_URL and mine:
+                    downloaded = load(self.hub.port, mine, clients=1, follow=True)
+                    self.results.add(f"{what}, B", who, downloaded.bytes_each)
+
+    def nothing_new(self) -> None:
+        """Asking where nothing moved."""
+        head = self._heads()
+        for _ in range(self.effort.rounds):
+            for who, name in _GITS.items():
+                self._timed("nothing new", who, self.git.port, [ls_refs_request(name)])
+            self._timed("nothing new", "hub, fetch", self.hub.port, [self.hub.fetch_request(head, head)])
+            self._timed("nothing new", "hub, refs", self.hub.port, [self.hub.refs_request(known=False)])
+            self._timed("nothing new", "hub, refs unchanged", self.hub.port, [self.hub.refs_request(known=True)])
+
+    # Packing
+
+    def packing(self) -> None:
+        """Packing everything anew, with both cores."""
+        repack = ("pack-objects", "--all", "--no-reuse-delta", "--threads=2", "--stdout", "-q")
+        there = self.hub.has_command("repack")
+        for _ in range(min(3, self.effort.rounds)):
+            used = processes.run(["git", "-C", self.git.folder / f"{PLAIN}.git", *repack], cwd=self.folder, quiet=True)
+            self.results.add("pack from scratch, s", GIT_PLAIN, used.wall)
+            self.results.add("pack from scratch, CPU-s", GIT_PLAIN, used.cpu)
+            if there:
+                self._repack()
+
+    def _repack(self) -> None:
+        """Let the hub pack everything anew, the way its operators do."""
+        before = self.hub.cpu()
+        used = self.hub.timed_command("repack", "--all", "bench/race")
+        self.results.add("pack from scratch, s", HUB, used.wall)
+        self.results.add("pack from scratch, CPU-s", HUB, used.cpu + self.hub.cpu() - before)
+
+    # Parts
+
+    def _heads(self) -> list[str]:
+        return [self._head()]
+
+    def _head(self) -> str:
+        ref = self.git.folder / f"{PLAIN}.git" / "refs" / "heads" / self.history.branch
+        return ref.read_text(encoding="ascii").strip()
+
+    def _requests(self, steps: Sequence[Step], who: str) -> list[bytes]:
+        return [self.hub.fetch_request([step.want], [step.have], _VARIANTS[who]) for step in steps]
+
+    def _timed(self, what: str, who: str, port: int, requests: Sequence[bytes]) -> None:
+        """Send some one by one and the rest with eight clients; a single request is repeated."""
+        if not requests:
+            return
+        single = len(requests) == 1
+        alone = [*requests] * 20 if single else requests[: max(1, len(requests) // 8)]
+        self._alone(what, who, load(port, alone, clients=1), size=port == self.git.port)
+        self._rate(what, who, port, requests if single else requests[len(alone) :])
+
+    def _alone(self, what: str, who: str, loaded: Loaded | None, *, size: bool = True) -> None:
+        if loaded is None:
+            return
+        self.results.add(f"{what}, s", who, *loaded.latencies)
+        if size:
+            self.results.add(f"{what}, B", who, loaded.bytes_each)
+
+    def _rate(self, what: str, who: str, port: int, requests: Sequence[bytes]) -> Loaded:
+        """Send requests with eight clients: each once, or one of them over and over."""
+        single = len(requests) == 1
+        before = self._cpu(who)
+        loaded = load(
+            port,
+            list(requests) * (CLIENTS if single else 1),
+            clients=min(CLIENTS, max(1, len(requests) * CLIENTS if single else len(requests))),
+            seconds=self.effort.seconds if single else None,
+        )
+        self.results.add(f"{what}, 1/s", who, loaded.rate)
+        self.results.add(f"{what}, server's CPU-s each", who, (self._cpu(who) - before) / len(loaded.latencies))
+        return loaded
+
+    def _cpu(self, who: str) -> float:
+        return processes.cpu_of([self.git.folder]) if who in {*_GITS, "a CGI program"} else self.hub.cpu()
+
+    @contextmanager
+    def _memory(self, what: str) -> Iterator[None]:
+        """Note the most memory that a web process and a worker had meanwhile."""
+        pids = self.hub.web_pids()
+        for pid in pids:
+            processes.forget_peak(pid)
+        over = threading.Event()
+        highest = [0]
+
+        def watch() -> None:
+            # A worker's children end with their jobs.
+            while not over.wait(0.1):
+                for pid in processes.pids_in([self.hub.worker.directory]):
+                    highest[0] = max(highest[0], processes.peak_of(pid))
+
+        watcher = threading.Thread(target=watch) if what in {"push", "packing from scratch"} else None
+        if watcher is not None:
+            watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            if watcher is not None:
+                watcher.join()
+                self.results.facts.setdefault("worker's memory", {})[what] = highest[0]
+            peak = max(map(processes.peak_of, pids))
+            self.results.facts.setdefault("web's memory", {})[what] = peak
+
+
+def race(history: History, git: GitServer, hub: HubServer, folder: Path, effort: Effort) -> Results:
+    """Run every race on one history."""
+    results = Results()
+    Race(history, git, hub, folder, effort, results).run()
+    return results
+
+
+def _shares(steps: Sequence[Step], count: int) -> Iterator[Sequence[Step]]:
+    """Deal steps out into so many shares, no step into two."""
+    for number in range(count):
+        yield steps[number::count]
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
