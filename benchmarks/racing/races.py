@@ -17,9 +17,10 @@ from benchmarks.racing import processes
 from benchmarks.racing.gitserver import PLAIN, TUNED, GitServer, fetch_request, ls_refs_request
 from benchmarks.racing.histories import History, Step, steps_of, steps_of_one
 from benchmarks.racing.host import CEILING
-from benchmarks.racing.hubserver import HubServer
+from benchmarks.racing.hubserver import REPO, HubServer
 from benchmarks.racing.load import Loaded, load, request
 from benchmarks.racing.processes import musehub_command
+from musehub_plugin.mpack import Kind, MPackReader
 
 CLIENTS: Final = 8
 GIT_PLAIN, GIT_TUNED, HUB = "git plain", "git tuned", "hub"
@@ -128,7 +129,7 @@ class Race:
         capabilities = [name for name in ("mpacks",) if name in self.capabilities]
         message = self.hub.fetch_request(wants, (), capabilities)
         first = load(self.hub.port, [message], clients=1)
-        self.results.add("clone, first answer after the push, s", HUB, *first.latencies)
+        self.results.add("clone, first answer, s", HUB, *first.latencies)
         for _ in range(self.effort.rounds):
             for who, name in _GITS.items():
                 answer = load(self.git.port, [fetch_request(name, self._head())], clients=1)
@@ -151,6 +152,8 @@ class Race:
         self.results.add("clone, client, CPU-s", who, used.cpu)
         self.results.add("clone, server, CPU-s", who, self._cpu(who) - before)
         self.results.add("clone, client's memory, B", who, used.peak)
+        if who == HUB:
+            self.results.facts["metadata"] = _metadata_part(target)
         shutil.rmtree(target)
 
     # Fetch
@@ -219,7 +222,7 @@ class Race:
     def _repack(self) -> None:
         """Let the hub pack everything anew, the way its operators do."""
         before = self.hub.cpu()
-        used = self.hub.timed_command("repack", "--all", "bench/race")
+        used = self.hub.timed_command("repack", REPO)
         self.results.add("pack from scratch, s", HUB, used.wall)
         self.results.add("pack from scratch, CPU-s", HUB, used.cpu + self.hub.cpu() - before)
 
@@ -308,6 +311,17 @@ def _shares(steps: Sequence[Step], count: int) -> Iterator[Sequence[Step]]:
     """Deal steps out into so many shares, no step into two."""
     for number in range(count):
         yield steps[number::count]
+
+
+def _metadata_part(clone: Path) -> float:
+    """Return which part of a bare clone's packs is not blobs."""
+    total = blobs = 0
+    for path in clone.glob(".muse/packs/*.mpack"):
+        with path.open("rb") as source:
+            reader = MPackReader(source)
+            total += reader.size_bytes
+            blobs += sum(frame.stored for frame in reader.frames if frame.kind == Kind.BLOBS)
+    return (total - blobs) / total
 
 
 def _say(what: str) -> None:
