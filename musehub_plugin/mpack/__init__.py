@@ -4,13 +4,21 @@
 bounded memory; `build_wire_mpack` and `parse_wire_mpack` do the same for packs that fit in memory.
 """
 
+from musehub_plugin.mpack.emitter import Sink
 from musehub_plugin.mpack.layout import Codec, Frame, Kind
 from musehub_plugin.mpack.limits import Limits, MPackError
 from musehub_plugin.mpack.order import solid_order
 from musehub_plugin.mpack.reader import Blob, BlobEntry, MPackReader, SnapshotDelta, Source
-from musehub_plugin.mpack.verify import FalseIdError, verify, verify_blobs, verify_commits, verify_snapshots
+from musehub_plugin.mpack.verify import (
+    FalseIdError,
+    blob_shares,
+    verify,
+    verify_blobs,
+    verify_commits,
+    verify_snapshots,
+)
 from musehub_plugin.mpack.wire import WIRE_LIMITS, build_wire_mpack, parse_wire_mpack
-from musehub_plugin.mpack.writer import MPackWriter, PackSummary, Sink
+from musehub_plugin.mpack.writer import MPackWriter, PackSummary
 
 __all__ = [
     "WIRE_LIMITS",
@@ -28,6 +36,7 @@ __all__ = [
     "Sink",
     "SnapshotDelta",
     "Source",
+    "blob_shares",
     "build_wire_mpack",
     "parse_wire_mpack",
     "solid_order",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -99,6 +99,21 @@ def decode_frame(codec: int, stored: bytes, raw_size: int, *, where: str, window
         return stored
     try:
         return zstd.decompress(stored, raw_size, window_log=window_log)
+    except zstd.ZstdError as error:
+        raise MPackError(f"{where}: {error}") from error
+
+
+def decode_frame_pieces(codec: int, stored: bytes, raw_size: int, *, where: str, window_log: int) -> Iterator[bytes]:
+    """Yield a frame's raw bytes in pieces.
+
+    Raises:
+        MPackError: the bytes are not what the table of contents says; pieces may have been given before.
+    """
+    if codec == Codec.PLAIN:
+        yield decode_frame(codec, stored, raw_size, where=where, window_log=window_log)
+        return
+    try:
+        yield from zstd.decompress_pieces(stored, raw_size, window_log=window_log)
     except zstd.ZstdError as error:
         raise MPackError(f"{where}: {error}") from error
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from musehub_plugin import ids
 from musehub_plugin.mpack.history import IdRule, id_rule
+from musehub_plugin.mpack.layout import Kind
 from musehub_plugin.mpack.limits import MPackError
 from musehub_plugin.mpack.manifests import ManifestHasher
 from musehub_plugin.mpack.reader import MPackReader
@@ -76,11 +77,62 @@ def verify_commits(reader: MPackReader) -> None:
             raise FalseIdError("commit", record["commit_id"], ordinal)
 
 
-def verify_blobs(reader: MPackReader) -> None:
-    """Check the blobs alone, as `verify` does; streams, whatever their size."""
-    for blob in reader.blobs():
-        digest = hashlib.sha256()
-        for chunk in blob.chunks():
-            digest.update(chunk)
-        if ids.from_digest(digest.digest()) != blob.object_id:
-            raise FalseIdError("blob", blob.object_id, blob.entry.ordinal)
+def verify_blobs(reader: MPackReader, frames: range | None = None) -> None:
+    """Check the blobs alone, as `verify` does; streams, whatever their size.
+
+    Args:
+        reader: the pack.
+        frames: check those blobs alone that begin in these frames: one of `blob_shares`; None: all.
+    """
+    digests = reader.blob_digests()
+    if frames is None:
+        frames = range(sum(1 for frame in reader.frames if frame.kind == Kind.BLOBS))
+    shared = frames
+    places = ((ordinal, place) for ordinal, place in enumerate(reader.blob_places()) if place[0] in shared)
+    sha256 = hashlib.sha256
+    digest = None
+    ordinal = missing = 0
+    for number in frames:
+        for piece in reader.blob_pieces(number):
+            view = memoryview(piece)
+            while True:
+                if digest is None:
+                    following = next(places, None)
+                    if following is None:
+                        break
+                    ordinal, (_, _, missing) = following
+                    digest = sha256()
+                part = view[:missing]
+                digest.update(part)
+                missing -= len(part)
+                if missing:
+                    break
+                if digest.digest() != digests[32 * ordinal : 32 * ordinal + 32]:
+                    raise FalseIdError("blob", ids.from_digest(digests[32 * ordinal : 32 * ordinal + 32]), ordinal)
+                digest = None
+                view = view[len(part) :]
+    if digest is not None:
+        raise MPackError(f"blobs: blob {ordinal} lacks {missing} bytes")
+
+
+def blob_shares(reader: MPackReader, count: int) -> list[range]:
+    """Split the frames of a pack's blobs into up to `count` runs of about equal size, to be verified side by side.
+
+    Each begins with a blob, so that no blob is in two of them.
+    """
+    total = 0
+    begin = set()
+    for frame, offset, size in reader.blob_places():
+        if offset == 0 and size:
+            begin.add(frame)
+    frames = [frame.raw for frame in reader.frames if frame.kind == Kind.BLOBS]
+    shares: list[range] = []
+    start = 0
+    for number, raw in enumerate(frames):
+        if number > start and number in begin and total * count >= sum(frames) * (len(shares) + 1):
+            shares.append(range(start, number))
+            start = number
+        total += raw
+    if frames:
+        shares.append(range(start, len(frames)))
+    return shares

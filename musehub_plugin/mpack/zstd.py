@@ -7,6 +7,7 @@ The whole package imports zstd through here: `compression.zstd` is in the standa
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 if sys.version_info >= (3, 14):
@@ -14,7 +15,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["FrameHeader", "ZstdError", "compress", "decompress", "frame_header", "zstd"]
+__all__ = ["FrameHeader", "ZstdError", "compress", "decompress", "decompress_pieces", "frame_header", "zstd"]
 
 ZstdError = zstd.ZstdError
 
@@ -102,13 +103,7 @@ def decompress(data: bytes, size: int, *, window_log: int) -> bytes:
     Raises:
         ZstdError: the frame is damaged, is not the only thing in `data`, or is not of that size and window.
     """
-    header = frame_header(data)
-    if header.content_size != size:
-        raise ZstdError(f"its frame header states {header.content_size} bytes, not {size}")
-    if header.window_size > 1 << window_log:
-        raise ZstdError(f"its window of {header.window_size} bytes is over 2^{window_log}")
-    if header.dictionary_id:
-        raise ZstdError("it needs a dictionary")
+    _check_header(data, size, window_log)
     decoder = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: window_log})
     # One byte more than expected, so that the decoder gets to see the end of the frame.
     raw = decoder.decompress(data, size + 1)
@@ -119,3 +114,46 @@ def decompress(data: bytes, size: int, *, window_log: int) -> bytes:
     if len(raw) != size:
         raise ZstdError(f"it decompresses to {len(raw)} bytes, not {size}")
     return raw
+
+
+def decompress_pieces(data: bytes, size: int, *, window_log: int, piece: int = 1 << 18) -> Iterator[bytes]:
+    """Yield what `decompress` returns, in pieces: several times as fast, since no page of memory is used once only.
+
+    Args:
+        data: exactly one frame.
+        size: bytes that it must decompress to; what the header states must be equal.
+        window_log: log2 of the largest window that is accepted.
+        piece: bytes in the largest piece.
+
+    Raises:
+        ZstdError: as `decompress`; pieces may have been given before.
+    """
+    _check_header(data, size, window_log)
+    decoder = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: window_log})
+    given = 0
+    raw = decoder.decompress(data, piece)
+    while True:
+        given += len(raw)
+        if given > size:
+            raise ZstdError(f"it decompresses to more than {size} bytes")
+        if raw:
+            yield raw
+        if decoder.eof:
+            break
+        raw = decoder.decompress(b"", piece)
+        if not raw and not decoder.eof and decoder.needs_input:
+            raise ZstdError("its frame is cut off")
+    if decoder.unused_data:
+        raise ZstdError(f"{len(decoder.unused_data)} bytes follow its frame")
+    if given != size:
+        raise ZstdError(f"it decompresses to {given} bytes, not {size}")
+
+
+def _check_header(data: bytes, size: int, window_log: int) -> None:
+    header = frame_header(data)
+    if header.content_size != size:
+        raise ZstdError(f"its frame header states {header.content_size} bytes, not {size}")
+    if header.window_size > 1 << window_log:
+        raise ZstdError(f"its window of {header.window_size} bytes is over 2^{window_log}")
+    if header.dictionary_id:
+        raise ZstdError("it needs a dictionary")

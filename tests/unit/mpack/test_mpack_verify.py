@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,8 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musehub_plugin import ids
-from musehub_plugin.mpack import FalseIdError, MPackReader, MPackWriter, build_wire_mpack, verify
+from musehub_plugin.mpack import (
+    FalseIdError,
+    Kind,
+    MPackReader,
+    MPackWriter,
+    blob_shares,
+    build_wire_mpack,
+    verify,
+    verify_blobs,
+)
 from musehub_plugin.mpack.manifests import ManifestHasher
+from musehub_plugin.mpack.zstd import ZstdError, compress, decompress_pieces
 
 WirePack = dict[str, list[dict[str, Any]]]
 
@@ -123,3 +134,68 @@ def test_hashing_by_changes_agrees_with_hashing_whole(steps: list[tuple[bool, di
         hasher.change(removed, changed, full=full)
         manifest = {path: oid for path, oid in manifest.items() if path not in removed} | changed
         assert ids.from_digest(hasher.digest()) == ids.snapshot_id(manifest)
+
+
+def pack_of(blobs: list[bytes], *, level: int = 1) -> bytes:
+    """Return a pack of blobs alone."""
+    out = io.BytesIO()
+    with MPackWriter(out, level=level) as writer:
+        for content in blobs:
+            writer.add_blob(ids.blob_id(content), content)
+    return out.getvalue()
+
+
+# What fills frames, what goes on in the next ones, what ends at a border, and nothing at all before, between and after.
+FRAME = 16 << 20
+FRAMES_FULL = [b"", b"a" * 9_000_000, b"b" * 9_000_000, b"c" * (2 * FRAME), b"d" * (FRAME + 5), b"e", b"f" * FRAME]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 50])
+def test_shares_of_the_blobs_cover_each_frame_once_and_verify_on_their_own(count: int) -> None:
+    reader = MPackReader(io.BytesIO(pack_of(FRAMES_FULL)))
+    shares = blob_shares(reader, count)
+    frames = sum(1 for frame in reader.frames if frame.kind == Kind.BLOBS)
+    assert [frame for share in shares for frame in share] == list(range(frames))
+    assert 1 <= len(shares) <= count
+    for share in shares:
+        verify_blobs(reader, share)
+
+
+@pytest.mark.parametrize("false", range(len(FRAMES_FULL)))
+def test_s77_a_false_blob_is_found_in_its_share_alone(false: int) -> None:
+    out = io.BytesIO()
+    with MPackWriter(out, level=1) as writer:
+        for number, content in enumerate(FRAMES_FULL):
+            writer.add_blob(ids.fake_id("x") if number == false else ids.blob_id(content), content)
+    reader = MPackReader(out)
+    found = []
+    for share in blob_shares(reader, 3):
+        try:
+            verify_blobs(reader, share)
+        except FalseIdError as error:
+            found.append(error.ordinal)
+    assert found == [false]
+
+
+@given(st.binary(max_size=3_000_000), st.data())
+@settings(max_examples=30)
+def test_pieces_of_a_frame_are_the_frame(raw: bytes, data: st.DataObject) -> None:
+    packed = compress(raw, level=1, window_log=20)
+    pieces = list(decompress_pieces(packed, len(raw), window_log=20, piece=data.draw(st.integers(1_000, 1 << 18))))
+    assert b"".join(pieces) == raw
+    assert b"" not in pieces
+
+
+@pytest.mark.parametrize("end", [0, 5, 100, -1])
+def test_pieces_of_a_frame_that_is_cut_off_are_refused(end: int) -> None:
+    raw = Random(1).randbytes(100_000)
+    packed = compress(raw, level=1, window_log=20)
+    with pytest.raises(ZstdError):
+        list(decompress_pieces(packed[:end], len(raw), window_log=20))
+
+
+@pytest.mark.parametrize(("size", "after"), [(99_999, b""), (100_001, b""), (100_000, b"x")])
+def test_pieces_of_a_frame_that_is_another_one_are_refused(size: int, after: bytes) -> None:
+    packed = compress(Random(1).randbytes(100_000), level=1, window_log=20)
+    with pytest.raises(ZstdError):
+        list(decompress_pieces(packed + after, size, window_log=20))
