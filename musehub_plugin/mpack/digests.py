@@ -10,16 +10,18 @@ _SMALLEST = 64
 
 
 class DigestTable:
-    """Digests, each once, numbered from 0 in the order in which they were added."""
+    """Digests, each once, numbered from 0 in the order in which they were added.
+
+    Attributes:
+        count: how many there are.
+    """
 
     def __init__(self) -> None:
+        self.count = 0
         self._digests = bytearray()
         # An open hash table of ordinals plus 1; Python's hash of bytes is keyed, so nobody can make it slow.
         self._slots = array("I", bytes(4 * _SMALLEST))
         self._mask = _SMALLEST - 1
-
-    def __len__(self) -> int:
-        return len(self._digests) // 32
 
     def __getitem__(self, ordinal: int) -> bytes:
         return self.part(ordinal, ordinal + 1)
@@ -33,7 +35,7 @@ class DigestTable:
         slots, digests, mask = self._slots, self._digests, self._mask
         slot = hash(digest) & mask
         while found := slots[slot]:
-            if digests[32 * found - 32 : 32 * found] == digest:
+            if digests.startswith(digest, 32 * found - 32):
                 return found - 1
             slot = (slot + 1) & mask
         return None
@@ -43,10 +45,11 @@ class DigestTable:
         slots, digests, mask = self._slots, self._digests, self._mask
         slot = hash(digest) & mask
         while found := slots[slot]:
-            if digests[32 * found - 32 : 32 * found] == digest:
+            if digests.startswith(digest, 32 * found - 32):
                 return found - 1
             slot = (slot + 1) & mask
-        ordinal = len(digests) // 32
+        ordinal = self.count
+        self.count += 1
         digests += digest
         slots[slot] = ordinal + 1
         if 3 * ordinal > 2 * mask:
@@ -59,10 +62,11 @@ class DigestTable:
         Raises:
             ValueError: one is there already.
         """
-        start = len(self)
+        start = self.count
         self._digests += digests
+        self.count += len(digests) // 32
         size = len(self._slots)
-        while 3 * len(self) > 2 * size:
+        while 3 * self.count > 2 * size:
             size *= 2
         if size > len(self._slots):
             start = 0
@@ -79,11 +83,11 @@ class DigestTable:
 
     def _place(self, start: int) -> None:
         slots, digests, mask = self._slots, bytes(self._digests), self._mask
-        for ordinal in range(start, len(self)):
+        for ordinal in range(start, self.count):
             digest = digests[32 * ordinal : 32 * ordinal + 32]
             slot = hash(digest) & mask
             while found := slots[slot]:
-                if digests[32 * found - 32 : 32 * found] == digest:
+                if digests.startswith(digest, 32 * found - 32):
                     raise ValueError(f"{ids.from_digest(digest)} was added before")
                 slot = (slot + 1) & mask
             slots[slot] = ordinal + 1

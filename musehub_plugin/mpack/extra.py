@@ -41,9 +41,9 @@ def encode_extra(record: Mapping[str, Any], limits: Limits) -> bytes:
     Raises:
         ValueError: a field holds what msgpack cannot, or is over a limit.
     """
-    extra = {key: value for key, value in record.items() if key not in CORE_FIELDS}
-    if not extra:
+    if CORE_FIELDS.issuperset(record):
         return b""
+    extra = {key: value for key, value in record.items() if key not in CORE_FIELDS}
     raw: bytes = msgpack.packb(_canonical(extra, "commit", limits.max_extra_depth))
     if len(raw) > limits.max_extra_size:
         raise ValueError(f"the further fields of a commit are {len(raw)} bytes, over {limits.max_extra_size}")

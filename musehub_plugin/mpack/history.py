@@ -18,6 +18,7 @@ COLUMNS = 11
 COMMITS_PER_FRAME = 4096
 _RAW_TARGET = 1 << 20
 _MAX_STEP = 1 << 40
+_TEXTS = ("branch", "message", "author", "committed_at")
 
 
 class IdRule(IntEnum):
@@ -49,6 +50,9 @@ class CommitEncoder:
     def __init__(self, emit: Callable[[bytes, int], None], limits: Limits) -> None:
         self._emit = emit
         self._limits = limits
+        self._bounds = [
+            (name, limits.max_message_size if name == "message" else limits.max_text_size) for name in _TEXTS
+        ]
         self._commits = DigestTable()
         self._reset()
 
@@ -59,7 +63,7 @@ class CommitEncoder:
         self._parent_counts: list[int] = []
         self._parents: list[int] = []
         self._snapshots: list[int] = []
-        self._texts: dict[str, list[str]] = {"branch": [], "message": [], "author": [], "committed_at": []}
+        self._texts: dict[str, list[str]] = {name: [] for name in _TEXTS}
         self._extras: list[bytes] = []
         self._last_snapshot = -1
         self._raw_estimate = 0
@@ -82,7 +86,7 @@ class CommitEncoder:
             ValueError: a field is missing, of the wrong type, or over a limit; or the commit is there already.
         """
         commit_id, parent_ids, snapshot_id = record["commit_id"], record["parent_ids"], record["snapshot_id"]
-        ordinal = len(self._commits)
+        ordinal = self._commits.count
         try:
             digest, snapshot_digest, *parents = map(ids.to_digest, (commit_id, snapshot_id, *parent_ids))
         except ValueError as error:
@@ -90,12 +94,11 @@ class CommitEncoder:
         if len(parents) > self._limits.max_parents:
             raise ValueError(f"commit {commit_id} has over {self._limits.max_parents} parents")
         size = 0
-        for name in self._texts:
+        for name, bound in self._bounds:
             text = record[name]
-            bound = self._limits.max_message_size if name == "message" else self._limits.max_text_size
             if not isinstance(text, str):
                 raise ValueError(f"commit {commit_id}: {name} is no string")
-            encoded = len(text.encode())
+            encoded = len(text) if text.isascii() else len(text.encode())
             if encoded > bound:
                 raise ValueError(f"commit {commit_id}: {name} is over {bound} bytes")
             size += encoded
@@ -126,7 +129,7 @@ class CommitEncoder:
             self.flush()
 
     def __len__(self) -> int:
-        return len(self._commits)
+        return self._commits.count
 
     def flush(self) -> None:
         """Emit what is collected, if anything."""

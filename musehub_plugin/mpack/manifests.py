@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, insort
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -117,6 +117,64 @@ class SnapshotEncoder:
         self._last_ref = 0
         self._raw_estimate = 0
 
+    def add(self, removed: Sequence[str], changed: Mapping[str, int], stored: bytes | None, entry_count: int) -> None:
+        """Append a snapshot, given as what changed since the one added before; at first, since the empty manifest.
+
+        Args:
+            removed: paths that are gone, in their order; they were there.
+            changed: `{path: ordinal}` of what is new or different, in the order of the paths.
+            stored: the snapshot's digest where the pack states it, None where the manifest determines it.
+            entry_count: paths in the whole manifest.
+        """
+        base = FROM_PREVIOUS
+        if not self._codes or len(removed) + len(changed) > entry_count:
+            refs = self._refs
+            for path in removed:
+                del refs[path]
+            refs.update(changed)
+            base, removed, changed = 0, (), dict(sorted(refs.items()))
+            refs.clear()
+        if len(removed) + len(changed) <= _CHANGES_PER_ROW:
+            self._add_row(removed, changed.items(), base)
+        else:
+            self._add_rows(removed, list(changed.items()), base)
+        if stored is not None:
+            self._stored_ordinals.append(self._snapshots)
+            self._stored += stored
+        self._snapshots += 1
+        self._flush_if_full()
+
+    def _add_rows(self, removed: Sequence[str], changed: Sequence[tuple[str, int]], base: int) -> None:
+        """Append a snapshot in rows of a bounded size, which may be in several frames."""
+        size = _CHANGES_PER_ROW
+        parts: list[tuple[Sequence[str], Sequence[tuple[str, int]]]] = []
+        parts += ((removed[start : start + size], ()) for start in range(0, len(removed), size))
+        parts += (((), changed[start : start + size]) for start in range(0, len(changed), size))
+        for part in parts[:-1]:
+            self._add_row(*part, base | UNFINISHED)
+            self._flush_if_full()
+            base = FROM_PREVIOUS
+        self._add_row(*parts[-1], base)
+
+    def _add_row(self, removed: Iterable[str], changed: Iterable[tuple[str, int]], code: int) -> None:
+        paths, refs, last = self._paths, self._refs, self._last_ref
+        removed_before, changed_before = len(self._removed), len(self._changed)
+        for path in removed:
+            self._removed.append(self._path_code(path))
+            del refs[path]
+        for path, ref in changed:
+            known = paths.get(path)
+            self._changed.append(self._path_code(path) if known is None else known + 1)
+            self._ref_steps.append(ref - refs.get(path, last))
+            refs[path] = last = ref
+        self._last_ref = last
+        removed_count = len(self._removed) - removed_before
+        changed_count = len(self._changed) - changed_before
+        self._codes.append(code)
+        self._removed_counts.append(removed_count)
+        self._changed_counts.append(changed_count)
+        self._raw_estimate += 40 + 6 * (removed_count + changed_count)
+
     def _path_code(self, path: str) -> int:
         known = self._paths.get(path)
         if known is not None:
@@ -125,59 +183,9 @@ class SnapshotEncoder:
         self._raw_estimate += len(path.encode()) + 5
         return 0
 
-    def add(self, removed: Sequence[str], changed: Mapping[str, int], stored: bytes | None) -> None:
-        """Append a snapshot, given as what changed since the one added before; at first, since the empty manifest.
-
-        Args:
-            removed: paths that are gone, in their order; they were there.
-            changed: `{path: ordinal}` of what is new or different, in the order of the paths.
-            stored: the snapshot's digest where the pack states it, None where the manifest determines it.
-        """
-        refs = self._refs
-        entry_count = len(refs) - len(removed) + sum(1 for path in changed if path not in refs)
-        full = not self._codes or len(removed) + len(changed) > entry_count
-        operations: list[tuple[str, int | None]]
-        if full:
-            for path in removed:
-                del refs[path]
-            refs.update(changed)
-            operations = sorted(refs.items())
-            refs.clear()
-        else:
-            operations = [(path, None) for path in removed]
-            operations += changed.items()
-        base = 0 if full else FROM_PREVIOUS
-        start = 0
-        while True:
-            end = min(start + _CHANGES_PER_ROW, len(operations))
-            finished = end == len(operations)
-            self._add_row(operations[start:end], base | (0 if finished else UNFINISHED))
-            if finished:
-                if stored is not None:
-                    self._stored_ordinals.append(self._snapshots)
-                    self._stored += stored
-                self._snapshots += 1
-            if len(self._codes) >= ROWS_PER_FRAME or self._raw_estimate >= _RAW_TARGET:
-                self.flush()
-            if finished:
-                return
-            start, base = end, FROM_PREVIOUS
-
-    def _add_row(self, operations: Sequence[tuple[str, int | None]], code: int) -> None:
-        removed = 0
-        for path, ref in operations:
-            if ref is None:
-                self._removed.append(self._path_code(path))
-                del self._refs[path]
-                removed += 1
-            else:
-                self._changed.append(self._path_code(path))
-                self._ref_steps.append(ref - self._refs.get(path, self._last_ref))
-                self._refs[path] = self._last_ref = ref
-        self._codes.append(code)
-        self._removed_counts.append(removed)
-        self._changed_counts.append(len(operations) - removed)
-        self._raw_estimate += 40 + 6 * len(operations)
+    def _flush_if_full(self) -> None:
+        if len(self._codes) >= ROWS_PER_FRAME or self._raw_estimate >= _RAW_TARGET:
+            self.flush()
 
     def flush(self) -> None:
         """Emit what is collected, if anything."""

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ print(hashlib.sha256(build_wire_mpack(**pack)).hexdigest())
 
 BOUNDED = """
 import sys
+import threading
 from musehub_plugin import ids
 from musehub_plugin.mpack import MPackReader, MPackWriter
 block = bytes(range(256)) * 4096
@@ -242,3 +244,35 @@ def test_solid_order_does_not_depend_on_the_order_of_its_input(rows: list[tuple[
 def test_solid_order_puts_the_versions_of_a_path_side_by_side_oldest_first() -> None:
     rows = [("b", 1, "b1"), ("a", 9, "a9"), ("b", 0, "b0"), ("a", 10, "a10"), ("c", 3, "a9")]
     assert solid_order(rows) == ["a9", "a10", "b0", "b1"]
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_any_number_of_threads_writes_the_same_bytes(threads: int) -> None:
+    blobs = [(ids.fake_id(str(n)), bytes([n]) * (1 << 20) + bytes(range(256)) * 4096 * n) for n in range(9)]
+    packs = []
+    for number in (1, threads):
+        out = io.BytesIO()
+        with MPackWriter(out, level=1, threads=number) as writer:
+            for object_id, content in blobs:
+                writer.add_blob(object_id, content)
+            writer.add_snapshot(ids.fake_id("s"), {"a": blobs[0][0]})
+        packs.append(out.getvalue())
+    assert packs[0] == packs[1]
+
+
+def test_an_exception_ends_the_threads() -> None:
+    before = threading.active_count()
+    writer = MPackWriter(io.BytesIO(), level=1, threads=2)
+    for n in range(3):
+        writer.add_blob(ids.fake_id(str(n)), bytes(FRAME))
+    with pytest.raises(RuntimeError), writer:
+        raise RuntimeError
+    assert threading.active_count() == before
+
+
+def test_finishing_ends_the_threads() -> None:
+    before = threading.active_count()
+    with MPackWriter(io.BytesIO(), level=1, threads=2) as writer:
+        for n in range(3):
+            writer.add_blob(ids.fake_id(str(n)), bytes(FRAME))
+    assert threading.active_count() == before

@@ -1,0 +1,139 @@
+"""Puts frames into the file, in their order, compressed by as many threads as are given."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from musehub_plugin.mpack.layout import MAGIC, METADATA_FRAME_BYTES, Codec, Frame, Kind, encode_frame, encode_toc
+from musehub_plugin.mpack.limits import Limits
+
+# Level 6 costs 0.3 % more bytes than 12 on a real history, and saves nothing worth having.
+METADATA_LEVEL = 12
+_METADATA_WINDOW_LOG = 22
+_BLOB_WINDOW_LOG = 24
+
+
+class Sink(Protocol):
+    """What a pack is written to: a binary file whose `write` takes all of what it is given."""
+
+    def write(self, data: bytes, /) -> object:
+        """Append `data`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A frame of blobs that is being compressed."""
+
+    raw: bytes | bytearray
+    count: int
+    result: Future[tuple[Codec, bytes]]
+
+
+class FrameEmitter:
+    """Writes frames one after the other and remembers where they are.
+
+    Args:
+        out: where the pack goes.
+        limits: the ratio that the file must keep to.
+        threads: how many compress frames of blobs; up to one frame more is kept in memory. The bytes are the same
+            for any number.
+    """
+
+    def __init__(self, out: Sink, limits: Limits, threads: int) -> None:
+        self._out = out
+        self._limits = limits
+        self._frames: list[Frame] = []
+        self._raw_total = 0
+        self._to_come = 0
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._waiting: deque[_Waiting] = deque()
+        self.position = 0
+        self._write(MAGIC)
+
+    def _write(self, data: bytes) -> None:
+        self._out.write(data)
+        self.position += len(data)
+
+    def expect(self, stored: int, raw: int) -> None:
+        """Count frames that `copy` will bring: what they hold, and what they take, bears on all that come before."""
+        self._to_come += stored
+        self._raw_total += raw
+
+    def copy(self, frame: Frame, stored: bytes) -> None:
+        """Write a frame of another pack as it is."""
+        self._frames.append(replace(frame, position=self.position))
+        self._write(stored)
+        self._to_come -= len(stored)
+
+    def emit(self, kind: Kind, raw: bytes, count: int) -> None:
+        """Write a frame of anything but blobs.
+
+        Args:
+            kind: what it holds.
+            raw: its raw bytes.
+            count: entities in it.
+
+        Raises:
+            ValueError: it is over the format's bound.
+        """
+        if len(raw) > METADATA_FRAME_BYTES:
+            raise ValueError(f"{len(raw)} bytes of {kind.name.lower()} do not fit in a frame")
+        self.drain()
+        self._append(kind, raw, count, *encode_frame(raw, level=METADATA_LEVEL, window_log=_METADATA_WINDOW_LOG))
+
+    def emit_blobs(self, raw: bytes | bytearray, count: int, level: int) -> None:
+        """Write a frame of blobs, now or when it is compressed; `raw` must not be changed any more."""
+
+        def compress() -> tuple[Codec, bytes]:
+            return encode_frame(raw, level=level, window_log=_BLOB_WINDOW_LOG)
+
+        if self._threads <= 1:
+            self._append(Kind.BLOBS, raw, count, *compress())
+            return
+        self._waiting.append(_Waiting(raw, count, self._started(compress)))
+        while len(self._waiting) > self._threads:
+            self._take()
+
+    def _started(self, work: Callable[[], tuple[Codec, bytes]]) -> Future[tuple[Codec, bytes]]:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="mpack")
+        return self._pool.submit(work)
+
+    def _take(self) -> None:
+        first = self._waiting.popleft()
+        self._append(Kind.BLOBS, first.raw, first.count, *first.result.result())
+
+    def drain(self) -> None:
+        """Write the frames that are still being compressed."""
+        while self._waiting:
+            self._take()
+
+    def _append(self, kind: Kind, raw: bytes | bytearray, count: int, codec: Codec, stored: bytes) -> None:
+        self._raw_total += len(raw)
+        # A reader takes a file that decompresses to far more than its size for a bomb; what would look like one is
+        # stored plain, which pays for many frames to come.
+        size = self.position + self._to_come + len(stored)
+        allowed = self._limits.ratio_allowance + self._limits.max_ratio * size
+        if codec == Codec.ZSTD and self._raw_total > allowed:
+            codec, stored = Codec.PLAIN, bytes(raw)
+        self._frames.append(Frame(kind, codec, self.position, len(stored), len(raw), count))
+        self._write(stored)
+
+    def finish(self) -> None:
+        """Write the table of contents."""
+        self.drain()
+        self._write(encode_toc(self._frames, level=METADATA_LEVEL))
+        self.abandon()
+
+    def abandon(self) -> None:
+        """End the threads; frames that are not written are lost."""
+        self._waiting.clear()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
