@@ -37,13 +37,18 @@ class GitServer:
 
     Attributes:
         port: where it answers.
-        folder: where its repositories are and its processes work.
+        service: its processes; its repositories are in their folder.
         front: what stands before `git http-backend`.
     """
 
     port: int
-    folder: Path
+    service: Service
     front: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the repositories are."""
+        return self.service.directory
 
     def url(self, name: str) -> str:
         """Return a repository's URL."""
@@ -97,7 +102,7 @@ def git_server() -> Iterator[GitServer]:
                 ending=signal.SIGTERM,
             )
         service.wait_until(lambda: socket.create_connection(("127.0.0.1", port), timeout=2).close())
-        yield GitServer(port, service.directory, front)
+        yield GitServer(port, service, front)
 
 
 def _run_nginx(service: Service, port: int, nginx: str, fcgiwrap: str, backend: str) -> None:

@@ -171,12 +171,12 @@ class HubServer:
 
     def cpu(self) -> float:
         """Return the seconds of CPU that web, worker, database and storage have used."""
-        return processes.cpu_of([part.directory for part in (self.web, self.worker, self.database, self.storage)])
+        return processes.cpu_of([self.web, self.worker, self.database, self.storage])
 
     def web_pids(self) -> list[int]:
         """Return the web processes that serve."""
-        found = processes.pids_in([self.web.directory])
-        return [pid for pid in found if "gunicorn" in processes.command_of(pid) and processes.parent_of(pid) in found]
+        found = [pid for pid in processes.pids_of([self.web]) if "gunicorn" in processes.command_of(pid)]
+        return [pid for pid in found if processes.parent_of(pid) in found]
 
     def capabilities(self) -> list[str]:
         """Return what the hub offers beyond the plain protocol."""

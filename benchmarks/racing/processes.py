@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from musehub_plugin.testing.supervised import Service
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _RESET_PEAK = "5"
 _TIMED = Path(__file__).with_name("timed.py")
@@ -68,24 +70,21 @@ def run(
     return Used(float(wall), float(cpu), int(peak))
 
 
-def cpu_of(folders: Sequence[Path]) -> float:
-    """Return the seconds of CPU that the processes which work in folders have used, with children that ended."""
-    return sum(_cpu(pid) for pid in pids_in(folders))
+def cpu_of(services: Sequence[Service]) -> float:
+    """Return the seconds of CPU that the processes of services have used, with children that ended."""
+    return sum(_cpu(pid) for pid in pids_of(services))
 
 
-def pids_in(folders: Sequence[Path]) -> list[int]:
-    """Return the processes whose working directory is one of the folders or below one."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            place = (entry / "cwd").readlink()
-        except OSError:
-            # It ended while it was looked at.
-            continue
-        if any(place == folder or folder in place.parents for folder in folders):
-            found.append(int(entry.name))
+def pids_of(services: Sequence[Service]) -> list[int]:
+    """Return the processes of services: each one's guard, and all that descend from it."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    parents = {pid: parent_of(pid) for pid in pids}
+    commands = {pid: command_of(pid) for pid in pids}
+    # Servers change their working directory and their names; only the guard says whose they are.
+    guards = [f"guard.py {service.directory}" for service in services]
+    found = [pid for pid in pids if any(guard in commands[pid] for guard in guards)]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
     return found
 
 

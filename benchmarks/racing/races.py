@@ -269,7 +269,8 @@ class Race:
         return loaded
 
     def _cpu(self, who: str) -> float:
-        return processes.cpu_of([self.git.folder]) if who in {*_GITS, "a CGI program"} else self.hub.cpu()
+        # fcgiwrap does not wait for its children, so nothing says what they used.
+        return processes.cpu_of([self.git.service]) if who in {*_GITS, "a CGI program"} else self.hub.cpu()
 
     @contextmanager
     def _memory(self, what: str) -> Iterator[None]:
@@ -283,7 +284,7 @@ class Race:
         def watch() -> None:
             # A worker's children end with their jobs.
             while not over.wait(0.1):
-                for pid in processes.pids_in([self.hub.worker.directory]):
+                for pid in processes.pids_of([self.hub.worker]):
                     highest[0] = max(highest[0], processes.peak_of(pid))
 
         watcher = threading.Thread(target=watch) if what in {"push", "packing from scratch"} else None

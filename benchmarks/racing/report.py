@@ -215,8 +215,8 @@ def _cell(history: Measured, what: str, who: str) -> str:
     if not values:
         return ""
     low, high = _quartiles(values)
-    spread = f" ({_shown(low, what)} to {_shown(high, what)})" if len(values) > 2 and low != high else ""
-    return _shown(statistics.median(values), what) + spread
+    shown = [_shown(value, what) for value in (statistics.median(values), low, high)]
+    return shown[0] if shown[1] == shown[2] else f"{shown[0]} ({shown[1].partition(' ')[0]} - {shown[2]})"
 
 
 def _quartiles(values: Sequence[float]) -> tuple[float, float]:
