@@ -88,6 +88,14 @@ class Settings:
     """How long garbage stays; longer than any URL, ticket or lease lives."""
     index_inline: int = 1_000
     """Pushes of up to so many blobs are indexed in the push's own transaction (some 30 ms); 0: always by a job."""
+    fetch_inline: int = 64 * 1024
+    """Packs of up to so many bytes travel in the answer to a fetch, where the client takes them so; 0: none do."""
+    max_builds: int = 16
+    """Packs that are made at once for fetches, on all machines together."""
+    build_wait: int = 10
+    """How long a fetch waits for a pack that another is making, or for its turn, before it answers 503."""
+    graph_cache: int = 64 * 1024**2
+    """Memory of a process for the packed histories that it plans with: some 400 bytes a commit."""
     sweep_interval: int = 30
     """How often a worker looks for jobs that the queue has lost."""
 
@@ -294,6 +302,10 @@ _CHECKS: dict[str, Any] = {
     "metrics_token": _text,
     "gc_grace": _seconds(1, 10 * 365 * 24 * 3600),
     "index_inline": _not_negative,
+    "fetch_inline": _not_negative,
+    "max_builds": _positive,
+    "build_wait": _seconds(0, 3600),
+    "graph_cache": _not_negative,
     "sweep_interval": _seconds(1, 24 * 3600),
     "max_body": _positive,
     "max_wants": _positive,

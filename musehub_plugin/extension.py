@@ -18,6 +18,7 @@ from musehub_plugin.access import Access, AccessPolicy, Hooks, IdentityLoader, R
 from musehub_plugin.cli import musehub as musehub_commands
 from musehub_plugin.config import Settings, make_settings
 from musehub_plugin.errors import ConfigError
+from musehub_plugin.history import GraphCache
 from musehub_plugin.hub import EXTENSION_KEY, Hub
 from musehub_plugin.metrics import count_signals
 from musehub_plugin.storage import FileStorage, UrlSigner, make_storage
@@ -116,7 +117,9 @@ class MuseHub:
         )
         storage = make_storage(settings, signer)
         access = Access(self._hooks, lambda owner, slug: find_repo(Database(database.session), owner, slug))
-        app.extensions[EXTENSION_KEY] = Hub(settings, database, storage, signer, access, self._hooks)
+        app.extensions[EXTENSION_KEY] = Hub(
+            settings, database, storage, signer, access, self._hooks, GraphCache(settings.graph_cache)
+        )
 
         blueprint = make_blueprint(settings.url_prefix)
         storage_blueprint = make_storage_blueprint(

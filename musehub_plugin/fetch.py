@@ -1,42 +1,57 @@
-"""Fetch: plan the delta, make the mpack of it, answer with a presigned URL.
+"""Fetch: find the answer that is ready, or plan the delta, make the mpack of it, and keep that for whoever asks next.
 
-The delta is reach(want) - reach(have) for commits, the snapshots of those commits, and the blobs of those snapshots
-minus the blobs of every snapshot that the have side must hold (the contract's section 2).
+Every answer is exactly the delta (ATTACKS S14, S15): a pack that is handed out was made as the answer to a plan, by
+the one who asks, by another, by the job that follows a push, or by a repack. Pushed mpacks are never handed out.
 """
 
 from __future__ import annotations
 
 import hashlib
+import secrets
 import tempfile
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import IO
+from typing import Final
 
-from musehub_plugin import graph
-from musehub_plugin.blobs import BlobReader, NotIndexed
-from musehub_plugin.errors import HistoryDamaged, NotFound
+from musehub_plugin.blobs import NotIndexed
+from musehub_plugin.building import write_mpack
+from musehub_plugin.errors import HistoryDamaged, Unavailable
+from musehub_plugin.history import History
 from musehub_plugin.hub import Hub
-from musehub_plugin.ids import from_digest
-from musehub_plugin.mpack import MPackWriter, PackSummary, solid_order
-from musehub_plugin.signals import reached, report_damage
+from musehub_plugin.ids import from_digest, to_digest
+from musehub_plugin.plan import Plan, plan_delta, refuse_missing_wants
+from musehub_plugin.signals import reached
 from musehub_plugin.storage.temporary import temporary_room
 from musehub_plugin.storage.uploads import mpack_url, put_mpack_file
 from musehub_plugin.store import commits as commit_store
-from musehub_plugin.store import contents, fetch_packs, locks
+from musehub_plugin.store import fetch_packs, fetch_plans, locks, repos
+from musehub_plugin.store.fetch_plans import ReadyPack
 from musehub_plugin.store.session import Database
+
+MPACKS: Final = "mpacks"
+INLINE: Final = "inline"
+THIN: Final = "thin"
 
 # Packs up to this size are made in memory; larger ones go through a temporary file.
 _SPOOL_BYTES = 8 * 1024 * 1024
+# Snapshots of a plan up to which a pack may be thin: what it leans on is held in memory.
+_THIN_SNAPSHOTS = 1_000
+# Who waits for another's build looks again after so many seconds, twice as long each time.
+_FIRST_LOOK = 0.02
+_LAST_LOOK = 0.5
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a fetch sends: ids, parents before children, blobs in the order of the solid frames."""
+class PackAnswer:
+    """One of several mpacks of an answer: its URL, or itself."""
 
-    commit_ids: Sequence[str]
-    snapshot_ids: Sequence[str]
-    object_ids: Sequence[str]
+    id: str
+    size_bytes: int
+    url: str | None = None
+    mpack: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -51,12 +66,21 @@ class FetchAnswer:
     object_count: int
     size_bytes: int
     expires_at: str | None
+    mpack: bytes | None = None
+    mpacks: Sequence[PackAnswer] | None = None
 
 
 NOTHING_NEW = FetchAnswer(None, None, 0, 0, 0, 0, 0, None)
 
 
-def fetch(hub: Hub, db: Database, repo_id: str, want: Sequence[str], have: Sequence[str]) -> FetchAnswer:
+def fetch(
+    hub: Hub,
+    db: Database,
+    repo_id: str,
+    want: Sequence[str],
+    have: Sequence[str],
+    capabilities: Collection[str] = (),
+) -> FetchAnswer:
     """Answer a fetch of a repo that the caller may read.
 
     Args:
@@ -66,150 +90,265 @@ def fetch(hub: Hub, db: Database, repo_id: str, want: Sequence[str], have: Seque
         want: ids of commits, at least one.
         have: ids of commits that the client holds with all their history; those that this repo does not hold are
             ignored, whether or not another repo does.
+        capabilities: what the client can do beyond the contract's section 2.
 
     Raises:
         NotFound: the repo does not hold a want.
-        Unavailable: a needed blob is not indexed yet.
+        Unavailable: a needed blob is not indexed yet, or too many mpacks are being made.
         HistoryDamaged: a commit or snapshot that the answer needs is not there.
         StorageUnavailable: object storage did not answer.
     """
-    plan = plan_delta(db, repo_id, want, have)
-    if plan is None:
+    if set(want) <= set(have):
+        refuse_missing_wants(commit_store.held_commits(db, repo_id, want), want)
         return NOTHING_NEW
-    reached("fetch.planned")
-    with (
-        BlobReader(db, hub.storage, repo_id, retry_after=hub.settings.retry_after) as blobs,
-        temporary_room(),
-        tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file,
-    ):
-        try:
-            summary, mpack_id = _write_mpack(file, db, repo_id, plan, blobs)
-        except (HistoryDamaged, NotIndexed):
-            _refuse_missing_wants(commit_store.graph(db, repo_id), want)
-            raise
-        reached("fetch.packed")
-        _keep_from_collection(db, mpack_id, summary.size_bytes)
-        reached("fetch.kept")
-        file.seek(0)
-        put_mpack_file(hub.storage, mpack_id, file)
-    reached("fetch.stored")
-    ttl = hub.settings.presign_ttl
-    expires_at = datetime.now(UTC) + timedelta(seconds=ttl)
-    return FetchAnswer(
-        mpack_url=mpack_url(hub.storage, hub.signer, mpack_id, ttl),
-        mpack_id=mpack_id,
-        commit_count=summary.commit_count,
-        snapshot_count=summary.snapshot_count,
-        blob_count=summary.blob_count,
-        object_count=summary.blob_count,
-        size_bytes=summary.size_bytes,
-        expires_at=expires_at.isoformat(timespec="seconds"),
-    )
+    asked = _Asked(hub, db, repo_id, want, have, capabilities)
+    ready = asked.ready()
+    if ready is None:
+        ready = asked.made()
+    return asked.answer(ready)
 
 
-def _keep_from_collection(db: Database, mpack_id: str, size_bytes: int) -> None:
-    """Record the pack before it is stored, so that it is collected some time after its last URL and not before.
+class _Asked:
+    """One fetch on its way to an answer."""
 
-    In a unit of work of its own: a read must not commit what the host has half done.
-    """
-    if not db.may_write_apart:
-        return
-    with db.apart() as apart:
+    def __init__(
+        self,
+        hub: Hub,
+        db: Database,
+        repo_id: str,
+        want: Sequence[str],
+        have: Sequence[str],
+        capabilities: Collection[str],
+    ) -> None:
+        self._hub = hub
+        self._db = db
+        self._repo_id = repo_id
+        self._want = want
+        self._have = have
+        self._mpacks = MPACKS in capabilities
+        self._inline = INLINE in capabilities and hub.settings.fetch_inline > 0
+        self._thin = THIN in capabilities and bool(have)
+        self._key = plan_key(repo_id, want, have, mpacks=self._mpacks, inline=self._inline, thin=self._thin)
 
-        def work() -> None:
-            # A collection may be removing this very file, as a pushed mpack that nobody needs: wait for its end.
-            locks.share_history(apart)
-            fetch_packs.use_fetch_pack(apart, mpack_id, size_bytes)
+    def ready(self) -> Sequence[ReadyPack] | None:
+        """Return the answer where it was given before, by one statement."""
+        return _found(self._db, self._key)
 
-        apart.transaction(work)
+    def made(self) -> Sequence[ReadyPack]:
+        """Return an answer that is made now; empty where there is nothing new."""
+        chain = self._clone_packs()
+        want, have = self._want, self._have
+        if chain:
+            have = [chain[-1].head_commit_id]
+        plan = plan_delta(self._db, self._repo_id, want, have, self._hub.graphs)
+        packs = [each.pack for each in chain]
+        if plan is not None:
+            reached("fetch.planned")
+            try:
+                packs.append(self._pack_of(plan))
+            except (HistoryDamaged, NotIndexed):
+                refuse_missing_wants(commit_store.held_commits(self._db, self._repo_id, want), want)
+                raise
+        self._keep(packs)
+        return packs
+
+    def _clone_packs(self) -> Sequence[fetch_plans.ClonePack]:
+        """Return the ready packs that a clone begins with: those of which all is wanted."""
+        if self._have:
+            return ()
+        chain = fetch_plans.clone_packs(self._db, self._repo_id)
+        if not chain:
+            return ()
+        history = History(self._db, self._hub.graphs, self._repo_id)
+        packed = history.packed([*self._want, *(each.head_commit_id for each in chain)])
+        if packed is None:
+            return ()
+        refuse_missing_wants(packed, self._want)
+        tips = [packed[commit_id] for commit_id in self._want]
+        while chain and not (
+            chain[-1].head_commit_id in packed and history.graph.is_ancestor(packed[chain[-1].head_commit_id], tips)
+        ):
+            chain.pop()
+        if self._mpacks or (len(chain) == 1 and set(self._want) == {chain[0].head_commit_id}):
+            return chain
+        return ()
+
+    def _pack_of(self, plan: Plan) -> ReadyPack:
+        """Return the mpack of a plan: made before, by another at this moment, or here."""
+        thin = self._thin and bool(plan.border_ids) and plan.changes is not None
+        if not self._db.may_write_apart:
+            return self._built(plan, thin, None)
+        key = _content_key(self._repo_id, plan, thin=thin)
+        with _single_flight(self._hub, self._db, self._repo_id, key) as ready:
+            if ready is not None:
+                return ready[0]
+            return self._built(plan, thin, key)
+
+    def _built(self, plan: Plan, thin: bool, key: str | None) -> ReadyPack:
+        hub = self._hub
+        with temporary_room(), tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file:
+            pack = write_mpack(file, hub, self._db, self._repo_id, plan, thin=thin)
+            reached("fetch.packed")
+            file.seek(0)
+            if self._inline and pack.size_bytes <= hub.settings.fetch_inline:
+                return pack._replace(content=file.read())
+            if key is not None:
+                self._keep_from_collection(pack)
+            reached("fetch.kept")
+            put_mpack_file(hub.storage, pack.mpack_id, file)
+        reached("fetch.stored")
+        if key is not None:
+            with self._db.apart() as apart:
+                apart.transaction(lambda: fetch_plans.add_plan(apart, key, self._repo_id, [pack]))
+        return pack
+
+    def _keep_from_collection(self, pack: ReadyPack) -> None:
+        """Record a pack before it is stored, so that it is collected some time after its last URL and not before.
+
+        In a unit of work of its own: a read must not commit what the host has half done.
+        """
+        with self._db.apart() as apart:
+
+            def work() -> None:
+                # A collection may be removing this very file, as a pushed mpack that nobody needs: wait for its end.
+                locks.share_history(apart)
+                fetch_packs.use_fetch_pack(apart, pack.mpack_id, pack.size_bytes)
+
+            apart.transaction(work)
+
+    def _keep(self, packs: Sequence[ReadyPack]) -> None:
+        """Have the same question answered by a look next time, if others are likely to ask it.
+
+        Whoever follows a branch asks for its head. What a have is worth may change where the repo does not hold it.
+        """
+        if not packs or not self._db.may_write_apart:
+            return
+        if all(pack.content is not None for pack in packs):
+            heads = set(repos.branch_heads(self._db, self._repo_id).values())
+            if not heads.issuperset(self._want):
+                return
+        have = set(self._have)
+        if len(commit_store.held_commits(self._db, self._repo_id, have)) < len(have):
+            return
+        with self._db.apart() as apart:
+
+            def work() -> None:
+                for pack in packs:
+                    if pack.content is None:
+                        fetch_packs.use_fetch_pack(apart, pack.mpack_id, pack.size_bytes)
+                fetch_plans.add_plan(apart, self._key, self._repo_id, packs)
+
+            apart.transaction(work)
+
+    def answer(self, packs: Sequence[ReadyPack]) -> FetchAnswer:
+        """Return what the client gets."""
+        if not packs:
+            return NOTHING_NEW
+        ttl = self._hub.settings.presign_ttl
+        expires_at = datetime.now(UTC) + timedelta(seconds=ttl)
+        given = [
+            PackAnswer(
+                id=pack.mpack_id,
+                size_bytes=pack.size_bytes,
+                url=None if pack.content is not None else self._url(pack, ttl),
+                mpack=pack.content,
+            )
+            for pack in packs
+        ]
+        answer = FetchAnswer(
+            mpack_url=None,
+            mpack_id=None,
+            commit_count=sum(pack.commit_count for pack in packs),
+            snapshot_count=sum(pack.snapshot_count for pack in packs),
+            blob_count=sum(pack.blob_count for pack in packs),
+            object_count=sum(pack.blob_count for pack in packs),
+            size_bytes=sum(pack.size_bytes for pack in packs),
+            expires_at=expires_at.isoformat(timespec="seconds"),
+        )
+        if len(given) > 1:
+            return replace(answer, mpacks=given)
+        return replace(answer, mpack_url=given[0].url, mpack_id=given[0].id, mpack=given[0].mpack)
+
+    def _url(self, pack: ReadyPack, ttl: int) -> str:
+        return mpack_url(self._hub.storage, self._hub.signer, pack.mpack_id, ttl)
 
 
-def plan_delta(db: Database, repo_id: str, want: Sequence[str], have: Sequence[str]) -> Plan | None:
-    """Return what the caller lacks, or None where that is nothing.
+def plan_key(repo_id: str, want: Sequence[str], have: Sequence[str], *, mpacks: bool, inline: bool, thin: bool) -> str:
+    """Return the key of a question: equal for equal sets of wants and haves, whatever their order."""
+    digest = hashlib.sha256(f"asked {repo_id}\0{mpacks:d}{inline:d}{thin:d}\0".encode())
+    for each in (want, have):
+        digest.update(len(each).to_bytes(8, "big"))
+        digest.update(b"".join(sorted(map(to_digest, set(each)))))
+    return from_digest(digest.digest())
+
+
+def _content_key(repo_id: str, plan: Plan, *, thin: bool) -> str:
+    """Return the key of a plan: equal for whoever lacks the same."""
+    digest = hashlib.sha256(f"plan {repo_id}\0{thin:d}\0".encode())
+    for each in (plan.commit_ids, plan.object_ids, plan.border_ids if thin else ()):
+        digest.update(len(each).to_bytes(8, "big"))
+        digest.update(b"".join(map(to_digest, each)))
+    return from_digest(digest.digest())
+
+
+def _found(db: Database, key: str) -> Sequence[ReadyPack] | None:
+    plan = fetch_plans.find_plan(db, key)
+    if plan is None:
+        return None
+    if plan.is_note_old and db.may_write_apart:
+        with db.apart() as apart:
+
+            def work() -> bool:
+                # A collection may be removing one of the packs: wait for its end.
+                locks.share_history(apart)
+                return fetch_plans.note_use(apart, key, plan.packs)
+
+            if not apart.transaction(work):
+                return None
+    return plan.packs
+
+
+@contextmanager
+def _single_flight(hub: Hub, db: Database, repo_id: str, key: str) -> Iterator[Sequence[ReadyPack] | None]:
+    """Give the packs of a plan where somebody has made them, after waiting for whoever is at it; None: make them.
+
+    Whoever is at it holds a lease in the database, so it does not matter which process or machine that is; where it
+    lapses, the next one that waits takes over (ATTACKS S91, R24).
 
     Raises:
-        NotFound: the repo does not hold a want; the answer does not say whether another repo does.
-        HistoryDamaged: a parent is neither stored nor in `have`, or a snapshot is not there.
+        Unavailable: it took too long, or too many are being made.
     """
-    nodes = commit_store.graph(db, repo_id)
-
-    def parents(commit_id: str) -> Sequence[str]:
-        return nodes[commit_id].parent_ids
-
-    _refuse_missing_wants(nodes, want)
-    held = graph.reachable(nodes, parents, have)
-    lacking = graph.reachable(nodes, parents, want) - held
-    if not lacking:
-        return None
-    ordered = graph.history_order(lacking, parents, want)
-    _refuse_holes(repo_id, ordered, nodes, set(have))
-    snapshot_ids = list(dict.fromkeys(nodes[commit_id].snapshot_id for commit_id in ordered))
-    held_snapshot_ids = {nodes[commit_id].snapshot_id for commit_id in held}
-    object_ids = _lacking_objects(db, repo_id, snapshot_ids, held_snapshot_ids)
-    return Plan(ordered, snapshot_ids, object_ids)
-
-
-def _refuse_missing_wants(nodes: Container[str], want: Sequence[str]) -> None:
-    """Raise where the repo does not hold a want: never did, or not any more since garbage was collected."""
-    for position, commit_id in enumerate(want):
-        if commit_id not in nodes:
-            raise NotFound(f"want[{position}] is not a commit of this repo.", code="want-not-found")
-
-
-def _refuse_holes(repo_id: str, ordered: Iterable[str], nodes: Mapping[str, commit_store.Node], have: set[str]) -> None:
-    for commit_id in ordered:
-        for parent_id in nodes[commit_id].parent_ids:
-            if parent_id not in nodes and parent_id not in have:
-                raise HistoryDamaged(f"repo {repo_id}: parent {parent_id} of commit {commit_id} is not stored")
-
-
-def _lacking_objects(db: Database, repo_id: str, snapshot_ids: Sequence[str], held_snapshot_ids: set[str]) -> list[str]:
-    first_seen: dict[str, tuple[str, int]] = {}
-    for position, (snapshot_id, manifest) in enumerate(contents.manifests(db, repo_id, snapshot_ids)):
-        if manifest is None:
-            raise HistoryDamaged(f"repo {repo_id}: snapshot {snapshot_id} is not stored")
-        for path, object_id in manifest.items():
-            seen = first_seen.get(object_id)
-            if seen is None or (seen[1] == position and path < seen[0]):
-                first_seen[object_id] = (path, position)
-    for snapshot_id, manifest in contents.manifests(db, repo_id, sorted(held_snapshot_ids)):
-        if manifest is None:
-            # Sending a blob that the client may have costs bytes; it is not an error of this answer.
-            report_damage("snapshot-missing", snapshot_id, f"repo {repo_id} needs it")
-            continue
-        for object_id in manifest.values():
-            first_seen.pop(object_id, None)
-        if not first_seen:
+    holder = secrets.token_hex(16)
+    deadline = time.monotonic() + hub.settings.build_wait
+    pause = _FIRST_LOOK
+    ready = _found(db, key)
+    leased = False
+    while ready is None and not leased:
+        with db.apart() as apart:
+            full = fetch_plans.builds_under_way(apart) >= hub.settings.max_builds
+            leased = not full and fetch_plans.lease_build(apart, key, repo_id, holder, hub.settings.job_lease)
+            apart.commit()
+        if leased:
             break
-    return solid_order((path, position, object_id) for object_id, (path, position) in first_seen.items())
-
-
-class HashingFile:
-    """A file to write to that knows the SHA-256 of what went through: `digest`."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        """Append `data`.
-
-        Raises:
-            StorageUnavailable: there is no room for it.
-        """
-        self.digest.update(data)
-        return self._file.write(data)
-
-
-def _write_mpack(file: IO[bytes], db: Database, repo_id: str, plan: Plan, blobs: BlobReader) -> tuple[PackSummary, str]:
-    out = HashingFile(file)
-    writer = MPackWriter(out)
-    for object_id, content in blobs.read(plan.object_ids):
-        writer.add_blob(object_id, content)
-    for snapshot_id, manifest in contents.manifests(db, repo_id, plan.snapshot_ids):
-        if manifest is None:
-            raise HistoryDamaged(f"repo {repo_id}: snapshot {snapshot_id} is not stored")
-        writer.add_snapshot(snapshot_id, manifest)
-    for record in commit_store.records(db, repo_id, plan.commit_ids):
-        writer.add_commit(record)
-    return writer.finish(), from_digest(out.digest.digest())
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                "Too many mpacks are being made. Ask again in a moment."
+                if full
+                else "The mpack of this fetch is being made. Ask again in a moment.",
+                code="busy" if full else "building",
+                retry_after=hub.settings.retry_after,
+            )
+        time.sleep(pause)
+        pause = min(2 * pause, _LAST_LOOK)
+        # What another process commits is seen by the next statement: this unit of work only reads.
+        ready = _found(db, key)
+    if not leased:
+        yield ready
+        return
+    try:
+        # Whoever was at it may have ended between the look and the lease.
+        yield _found(db, key)
+    finally:
+        with db.apart() as apart:
+            fetch_plans.end_build(apart, key, holder)
+            apart.commit()

@@ -22,7 +22,7 @@ from musehub_plugin.signals import collected, reached
 from musehub_plugin.storage.base import Deletes
 from musehub_plugin.storage.uploads import delete_upload
 from musehub_plugin.store import commits as commit_store
-from musehub_plugin.store import contents, fetch_packs, garbage, jobs, locks, repos
+from musehub_plugin.store import fetch_packs, fetch_plans, garbage, jobs, locks, manifests, repos
 from musehub_plugin.store.session import Database
 
 logger = logging.getLogger(__name__)
@@ -86,12 +86,15 @@ class _Collection:
         self._db = db
         self._dry_run = dry_run
         self._grace = grace
+        # The last use may be noted as earlier than it was by so much.
+        self._unused_for = grace + fetch_plans.USE_NOTED_EVERY if grace else 0
         self._say = progress or (lambda _: None)
         self._done = Collected(dry_run=dry_run)
 
     def run(self) -> Collected:
         self._uploads()
         self._fetch_packs()
+        self._answers()
         deleted = garbage.deleted_repos(self._db, self._grace)
         for repo_id in deleted:
             self._deleted_repo(repo_id)
@@ -124,7 +127,7 @@ class _Collection:
         seen: set[str] = set()
         while batch := [
             mpack_id
-            for mpack_id in fetch_packs.stale_fetch_packs(self._db, self._grace, _BATCH + len(seen))
+            for mpack_id in fetch_packs.stale_fetch_packs(self._db, self._unused_for, _BATCH + len(seen))
             if mpack_id not in seen
         ]:
             for mpack_id in batch:
@@ -136,8 +139,19 @@ class _Collection:
                 else:
                     seen.add(mpack_id)
 
+    def _answers(self) -> None:
+        """Forget answers that nobody asks for, and builds whose makers died."""
+        if self._dry_run:
+            return
+
+        def work() -> None:
+            fetch_plans.forget_unused_plans(self._db, self._grace)
+            fetch_plans.drop_lapsed_builds(self._db, self._grace)
+
+        self._db.transaction(work)
+
     def _remove_fetch_pack(self, mpack_id: str) -> bool:
-        if not fetch_packs.take_fetch_pack(self._db, mpack_id, self._grace):
+        if not fetch_packs.take_fetch_pack(self._db, mpack_id, self._unused_for):
             return False
         self._delete_unneeded(mpack_id)
         return True
@@ -189,9 +203,9 @@ class _Collection:
         kept_snapshots = {nodes[commit_id].snapshot_id for commit_id in kept}
         snapshot_ids = {nodes[commit_id].snapshot_id for commit_id in commit_ids} - kept_snapshots
         object_ids: set[str] = set()
-        for _, manifest in contents.manifests(self._db, repo_id, sorted(snapshot_ids)):
+        for _, manifest in manifests.manifests(self._db, repo_id, sorted(snapshot_ids)):
             object_ids.update((manifest or {}).values())
-        for _, manifest in contents.manifests(self._db, repo_id, sorted(kept_snapshots)):
+        for _, manifest in manifests.manifests(self._db, repo_id, sorted(kept_snapshots)):
             object_ids.difference_update((manifest or {}).values())
             if not object_ids:
                 break

@@ -7,8 +7,10 @@ behind a have by another way, ATTACKS N05), and so would any pruning by date or 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, TypeVar
 
 Parents = Callable[[str], Sequence[str]]
+_Commit = TypeVar("_Commit", str, int)
 
 
 def reachable(known: Collection[str], parents: Parents, tips: Iterable[str]) -> set[str]:
@@ -23,7 +25,13 @@ def reachable(known: Collection[str], parents: Parents, tips: Iterable[str]) -> 
     return seen
 
 
-def history_order(commits: Collection[str], parents: Parents, tips: Iterable[str]) -> list[str]:
+def history_order(
+    commits: Collection[_Commit],
+    parents: Callable[[_Commit], Sequence[_Commit]],
+    tips: Iterable[_Commit],
+    *,
+    key: Callable[[_Commit], Any] | None = None,
+) -> list[_Commit]:
     """Return `commits` with parents before children, each line of history in one piece.
 
     A walk from the tips that finishes a first parent's line before it turns to the second's: neighbours differ
@@ -34,10 +42,11 @@ def history_order(commits: Collection[str], parents: Parents, tips: Iterable[str
         commits: the commits to order; every one must be reachable from `tips` through `commits`.
         parents: a commit's parents in their order.
         tips: where the walk starts, in any order.
+        key: what tips are sorted by, where not by themselves.
     """
-    done: set[str] = set()
-    order: list[str] = []
-    for tip in sorted(set(tips)):
+    done: set[_Commit] = set()
+    order: list[_Commit] = []
+    for tip in sorted(set(tips), key=key):
         if tip not in commits or tip in done:
             continue
         done.add(tip)

@@ -12,16 +12,19 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 from musehub_plugin import graph
+from musehub_plugin.commitgraph import NewCommit
 from musehub_plugin.config import Settings
+from musehub_plugin.descent import Descent
 from musehub_plugin.errors import Invalid
+from musehub_plugin.history import History
 from musehub_plugin.mpack import FalseIdError, Limits, MPackError, MPackReader, verify
 from musehub_plugin.names import MAX_PATH_BYTES, clashing_path, unsafe_path
 from musehub_plugin.store import commits as commit_store
-from musehub_plugin.store import contents
+from musehub_plugin.store import contents, manifests
 from musehub_plugin.store.session import Database
 
-# Snapshots written by one statement; a manifest of a large tree is some 500 KB.
-_SNAPSHOT_BATCH = 100
+# Snapshots written by one statement; most are small, a whole manifest of a large tree is some 500 KB.
+_SNAPSHOT_BATCH = 1_000
 
 
 def _limits(settings: Settings) -> Limits:
@@ -57,10 +60,11 @@ class IncomingPack:
         self._settings = settings
         self.reader: MPackReader
         self.commits: dict[str, dict[str, Any]] = {}
-        self._snapshot_ids: set[str] = set()
+        self._snapshots: dict[str, int] = {}
         self._blob_sizes: dict[str, int] = {}
         self._paths: dict[str, str] = {}
         self._generations: dict[str, int] = {}
+        self._parent_snapshots: dict[str, str] = {}
 
     def verify_contents(self) -> None:
         """Hash everything that the pack holds and look at every path and text.
@@ -72,30 +76,30 @@ class IncomingPack:
             self.reader = MPackReader(self._file, limits=_limits(self._settings))
             verify(self.reader)
             self._blob_sizes = {entry.object_id: entry.size for entry in self.reader.directory()}
-            self._snapshot_ids = self._check_manifests()
+            self._snapshots = self._check_manifests()
             self._check_records()
         except FalseIdError as error:
             raise Invalid(f"{error.kind} {error.entity_id} does not hash to its id.", code="hash-mismatch") from None
         except MPackError as error:
             raise Invalid(f"The mpack cannot be read: {error}", code="malformed-mpack") from None
 
-    def verify_references(self, db: Database, repo_id: str, nodes: Mapping[str, commit_store.Node]) -> None:
+    def verify_references(self, db: Database, repo_id: str, history: History) -> None:
         """Follow every reference out of the pack into the repo.
 
         Args:
             db: the unit of work.
             repo_id: the repo that the pack was pushed to.
-            nodes: the commits that the repo holds.
+            history: the commits that the repo holds.
 
         Raises:
             Invalid: something is neither in the pack nor in the repo.
         """
         self._check_objects(db, repo_id)
-        self._check_history(db, repo_id, nodes)
+        self._check_history(db, repo_id, history)
 
-    def _check_manifests(self) -> set[str]:
-        """Look at every path, and return the ids of the snapshots."""
-        snapshot_ids: set[str] = set()
+    def _check_manifests(self) -> dict[str, int]:
+        """Look at every path, and return where in the pack each snapshot is."""
+        positions: dict[str, int] = {}
         paths: set[str] = set()
         for delta in self.reader.snapshot_deltas():
             if delta.full:
@@ -112,10 +116,10 @@ class IncomingPack:
                     code="unsafe-path",
                     extra={"path": path[:4096]},
                 )
-            snapshot_ids.add(delta.snapshot_id)
+            positions[delta.snapshot_id] = delta.ordinal
             for path, object_id in delta.changed.items():
                 self._paths.setdefault(object_id, path)
-        return snapshot_ids
+        return positions
 
     def _check_records(self) -> None:
         for record in self.reader.commits():
@@ -136,21 +140,24 @@ class IncomingPack:
                 code="missing-blob",
             )
 
-    def _check_history(self, db: Database, repo_id: str, nodes: Mapping[str, commit_store.Node]) -> None:
-        outside_parents: set[str] = set()
+    def _check_history(self, db: Database, repo_id: str, history: History) -> None:
+        outside_parents: dict[str, str] = {}
         outside_snapshots: dict[str, str] = {}
         for commit_id, record in self.commits.items():
             for parent_id in record["parent_ids"]:
                 if parent_id not in self.commits:
-                    if parent_id not in nodes:
-                        raise Invalid(
-                            f"commit {commit_id}: parent {parent_id} is neither in the mpack nor in this repo.",
-                            code="missing-commit",
-                        )
-                    outside_parents.add(parent_id)
-            if record["snapshot_id"] not in self._snapshot_ids:
+                    outside_parents.setdefault(parent_id, commit_id)
+            if record["snapshot_id"] not in self._snapshots:
                 outside_snapshots.setdefault(record["snapshot_id"], commit_id)
-        missing = outside_snapshots.keys() - contents.held_snapshots(db, repo_id, outside_snapshots)
+        self._parent_snapshots = history.snapshot_ids(outside_parents)
+        missing = outside_parents.keys() - self._parent_snapshots.keys()
+        if missing:
+            parent_id = min(missing)
+            raise Invalid(
+                f"commit {outside_parents[parent_id]}: parent {parent_id} is neither in the mpack nor in this repo.",
+                code="missing-commit",
+            )
+        missing = outside_snapshots.keys() - manifests.held_snapshots(db, repo_id, outside_snapshots)
         if missing:
             snapshot_id = min(missing)
             raise Invalid(
@@ -175,8 +182,12 @@ class IncomingPack:
                 default=0,
             )
 
-    def store(self, db: Database, repo_id: str, storage_uri: str) -> None:
-        """Write every row."""
+    def store(self, db: Database, repo_id: str, storage_uri: str) -> list[NewCommit] | None:
+        """Write every row, but for the packed graph.
+
+        Returns:
+            The commits as the packed graph takes them; None where finding out what each introduces cost too much.
+        """
         contents.add_blobs(
             db,
             repo_id,
@@ -186,13 +197,22 @@ class IncomingPack:
             ),
             storage_uri,
         )
-        batch: list[tuple[str, dict[str, str]]] = []
-        for snapshot_id, manifest in self.reader.snapshots():
-            batch.append((snapshot_id, dict(manifest)))
+        # Generations are numbered parents first.
+        records = {commit_id: self.commits[commit_id] for commit_id in self._generations}
+        descent = Descent(
+            records,
+            self._snapshots,
+            self._parent_snapshots,
+            manifests.chains(db, {*self._snapshots, *self._parent_snapshots.values()}),
+            lambda snapshot_id: manifests.manifest(db, repo_id, snapshot_id),
+        )
+        batch: list[manifests.NewSnapshot] = []
+        for snapshot in descent.snapshots(self.reader.snapshot_deltas()):
+            batch.append(snapshot)
             if len(batch) == _SNAPSHOT_BATCH:
-                contents.add_snapshots(db, repo_id, batch)
+                manifests.add_snapshots(db, repo_id, batch)
                 batch.clear()
-        contents.add_snapshots(db, repo_id, batch)
+        manifests.add_snapshots(db, repo_id, batch)
         commit_store.add_commits(
             db,
             repo_id,
@@ -201,6 +221,13 @@ class IncomingPack:
                 for commit_id, record in self.commits.items()
             ),
         )
+        introduced = descent.introduced()
+        if introduced is None:
+            return None
+        return [
+            NewCommit(commit_id, record["snapshot_id"], record["parent_ids"], introduced[commit_id])
+            for commit_id, record in records.items()
+        ]
 
 
 def _timestamp(record: Mapping[str, Any]) -> datetime:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import IO, BinaryIO
 
-from musehub_plugin import graph, ids
+from musehub_plugin import ids
 from musehub_plugin.errors import Conflict, Invalid, NotFound, StorageUnavailable, TooLarge
+from musehub_plugin.history import History, pack_history
 from musehub_plugin.hub import Hub, current_app_object
 from musehub_plugin.incoming import IncomingPack
 from musehub_plugin.index import index_entries
@@ -25,8 +26,8 @@ from musehub_plugin.signals import indexed, reached
 from musehub_plugin.storage.base import PresignedUpload
 from musehub_plugin.storage.temporary import temporary_room
 from musehub_plugin.storage.uploads import delete_upload, open_upload, presign_upload, put_mpack_file
-from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import contents, jobs, locks, mpacks, repos
+from musehub_plugin.store.graphs import drop_segments
 from musehub_plugin.store.session import Database
 
 logger = logging.getLogger(__name__)
@@ -125,11 +126,10 @@ def unpack(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, ch
     reason = bad_branch_name(change.branch)
     if reason is not None:
         raise Invalid(f"branch {change.branch!r:.300} {reason}.", code="bad-branch-name")
-    nodes = commit_store.graph(db, repo_id)
     # Told early, so that a push that must fail costs little; told again under the lock.
-    check_branch(repos.branch_heads(db, repo_id), change, nodes, settled=False)
+    check_branch(repos.branch_heads(db, repo_id), change, History(db, hub.graphs, repo_id), settled=False)
     if _holds(db, repo_id, mpack_id):
-        moved = db.transaction(lambda: _move_branch(db, repo_id, mpack_id, change))
+        moved = db.transaction(lambda: _move_branch(hub, db, repo_id, mpack_id, change))
         if moved is not None:
             return moved
     tickets = mpacks.ticket_keys(db, repo_id=repo_id, user_id=user_id, mpack_id=mpack_id)
@@ -139,7 +139,7 @@ def unpack(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, ch
             done = store_pack(hub, db, repo_id, user_id, mpack_id, change, file, tickets=tickets)
     except NotFound:
         # The same push at once, such as a client's second try after it gave up waiting: the first used the upload up.
-        moved = db.transaction(lambda: _move_branch(db, repo_id, mpack_id, change))
+        moved = db.transaction(lambda: _move_branch(hub, db, repo_id, mpack_id, change))
         if moved is None:
             raise
         return moved
@@ -192,19 +192,18 @@ def store_pack(
     def write() -> Unpacked:
         # Held until the commit, so that nothing which the pack relies on, nor its file, is collected meanwhile.
         locks.share_history(db)
-        nodes = commit_store.graph(db, repo_id)
-        pack.verify_references(db, repo_id, nodes)
-        for commit_id, record in pack.commits.items():
-            nodes.setdefault(commit_id, commit_store.Node(record["parent_ids"], record["snapshot_id"]))
-        _check_head(change, nodes)
-        _settle_branch(db, repo_id, change, nodes)
+        history = History(db, hub.graphs, repo_id)
+        pack.verify_references(db, repo_id, history)
+        history.add(pack.commits)
+        _check_head(change, history)
+        _settle_branch(db, repo_id, change, history)
         reached("unpack.branch-moved")
         # After all checks, so that a refused push leaves nothing in storage. The verified copy is stored, not the
         # upload: the upload's URL could be used again until it expires.
         file.seek(0)
         storage_uri = put_mpack_file(hub.storage, mpack_id, file)
         reached("unpack.stored")
-        pack.store(db, repo_id, storage_uri)
+        new = pack.store(db, repo_id, storage_uri)
         mpacks.add_mpack(
             db,
             repo_id=repo_id,
@@ -220,6 +219,10 @@ def store_pack(
         state = jobs.DONE if inline else jobs.PENDING
         jobs.add_job(db, jobs.index_job_id(mpack_id), jobs.INDEX, mpack_id, state=state)
         mpacks.drop_tickets(db, list(tickets))
+        if new is None:
+            drop_segments(db, repo_id)
+        else:
+            pack_history(db, hub.graphs, repo_id, new)
         reached("unpack.written")
         return Unpacked(repos.branch_heads(db, repo_id), *counts, indexed=inline)
 
@@ -239,12 +242,12 @@ def _delete_uploads(hub: Hub, tickets: Sequence[str]) -> None:
             logger.warning("an upload could not be removed: %s", error)
 
 
-def _move_branch(db: Database, repo_id: str, mpack_id: str, change: BranchUpdate) -> Unpacked | None:
+def _move_branch(hub: Hub, db: Database, repo_id: str, mpack_id: str, change: BranchUpdate) -> Unpacked | None:
     """Move a branch by an mpack that the repo holds; None where it does not hold it, or not any more."""
     locks.share_history(db)
     if not mpacks.repo_holds_mpack(db, repo_id, mpack_id):
         return None
-    move_branch(db, repo_id, change)
+    move_branch(hub, db, repo_id, change)
     reached("unpack.branch-moved")
     job = jobs.find_job(db, jobs.index_job_id(mpack_id))
     return Unpacked(
@@ -254,7 +257,7 @@ def _move_branch(db: Database, repo_id: str, mpack_id: str, change: BranchUpdate
     )
 
 
-def move_branch(db: Database, repo_id: str, change: BranchUpdate) -> None:
+def move_branch(hub: Hub, db: Database, repo_id: str, change: BranchUpdate) -> None:
     """Point a branch at a commit that the repo holds; part of a transaction that the caller ends.
 
     Raises:
@@ -262,13 +265,13 @@ def move_branch(db: Database, repo_id: str, change: BranchUpdate) -> None:
         Conflict: the branch is not where it would have to be.
     """
     locks.share_history(db)
-    nodes = commit_store.graph(db, repo_id)
-    _check_head(change, nodes)
-    _settle_branch(db, repo_id, change, nodes)
+    history = History(db, hub.graphs, repo_id)
+    _check_head(change, history)
+    _settle_branch(db, repo_id, change, history)
 
 
-def _check_head(change: BranchUpdate, nodes: Mapping[str, commit_store.Node]) -> None:
-    if change.head_commit_id not in nodes:
+def _check_head(change: BranchUpdate, history: History) -> None:
+    if not history.held([change.head_commit_id]):
         raise Invalid(
             f"head_commit_id {change.head_commit_id} is neither in the mpack nor in this repo.",
             code="missing-commit",
@@ -278,7 +281,7 @@ def _check_head(change: BranchUpdate, nodes: Mapping[str, commit_store.Node]) ->
 def check_branch(
     heads: Mapping[str, str],
     change: BranchUpdate,
-    nodes: Mapping[str, commit_store.Node],
+    history: History,
     *,
     settled: bool,
 ) -> None:
@@ -287,8 +290,8 @@ def check_branch(
     Args:
         heads: where the repo's branches are.
         change: what a push wants.
-        nodes: the commits that are known.
-        settled: whether `nodes` holds what the push brings, so that a head which is not in it is refused.
+        history: the commits that are known.
+        settled: whether `history` has what the push brings, so that a head which is not in it is refused.
 
     Raises:
         Conflict: the branch is not where it would have to be.
@@ -312,9 +315,9 @@ def check_branch(
     if current is None or change.force:
         return
     # Before the pack is read, a head that it brings is not in the graph yet: nothing can be said of it.
-    if not settled and change.head_commit_id not in nodes:
+    if not settled and not history.held([change.head_commit_id]):
         return
-    if not graph.is_ancestor(nodes, lambda commit_id: nodes[commit_id].parent_ids, current, change.head_commit_id):
+    if not history.is_ancestor(current, change.head_commit_id):
         raise Conflict(
             f"Branch {change.branch!r} would not be fast-forwarded; fetch and merge, or push with force.",
             code="non-fast-forward",
@@ -322,7 +325,7 @@ def check_branch(
         )
 
 
-def _settle_branch(db: Database, repo_id: str, change: BranchUpdate, nodes: Mapping[str, commit_store.Node]) -> None:
+def _settle_branch(db: Database, repo_id: str, change: BranchUpdate, history: History) -> None:
     """Lock the branch, check again, and move it."""
     found = repos.lock_branch(db, repo_id, change.branch, change.head_commit_id)
     heads = repos.branch_heads(db, repo_id)
@@ -331,7 +334,7 @@ def _settle_branch(db: Database, repo_id: str, change: BranchUpdate, nodes: Mapp
         del heads[change.branch]
     else:
         heads[change.branch] = found
-    check_branch(heads, change, nodes, settled=True)
+    check_branch(heads, change, history, settled=True)
     if found is not None and found != change.head_commit_id:
         repos.move_branch(db, repo_id, change.branch, change.head_commit_id)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from musehub_plugin import graph
 from musehub_plugin.access import Repo, text_id
-from musehub_plugin.errors import NotFound
+from musehub_plugin.fetch import INLINE, MPACKS
+from musehub_plugin.history import History
+from musehub_plugin.hub import Hub
+from musehub_plugin.plan import refuse_missing_wants
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import repos
 from musehub_plugin.store.session import Database
 
-# What the server offers beyond the contract's section 2; empty until there is something.
-CAPABILITIES: tuple[str, ...] = ()
+# What the server offers beyond the contract's section 2.
+CAPABILITIES = (INLINE, MPACKS)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Negotiation:
     ready: bool
 
 
-def negotiate(db: Database, repo_id: str, want: Sequence[str], have: Sequence[str]) -> Negotiation:
+def negotiate(hub: Hub, db: Database, repo_id: str, want: Sequence[str], have: Sequence[str]) -> Negotiation:
     """Say which haves this repo holds, and whether they suffice for a small fetch.
 
     Returns:
@@ -54,14 +57,27 @@ def negotiate(db: Database, repo_id: str, want: Sequence[str], have: Sequence[st
     Raises:
         NotFound: the repo does not hold a want.
     """
-    nodes = commit_store.graph(db, repo_id)
+    history = History(db, hub.graphs, repo_id)
+    packed = history.packed([*want, *have])
+    if packed is None or not packed:
+        return _negotiate_by_rows(history.rows(), want, have)
+    refuse_missing_wants(packed, want)
+    packed_graph = history.graph
+    ack = [commit_id for commit_id in have if commit_id in packed]
+    acknowledged = {packed[commit_id] for commit_id in ack}
+    base = packed_graph.newest_reached((packed[commit_id] for commit_id in want), acknowledged)
+    ready = base is not None and all(
+        packed_graph.newest_reached([tip], acknowledged) is not None
+        for tip in (dict.fromkeys(packed[commit_id] for commit_id in want) if len(want) > 1 else ())
+    )
+    return Negotiation(ack, None if base is None else packed_graph.commit_id(base), ready)
 
+
+def _negotiate_by_rows(nodes: Mapping[str, commit_store.Node], want: Sequence[str], have: Sequence[str]) -> Negotiation:
     def parents(commit_id: str) -> Sequence[str]:
         return nodes[commit_id].parent_ids
 
-    for position, commit_id in enumerate(want):
-        if commit_id not in nodes:
-            raise NotFound(f"want[{position}] is not a commit of this repo.", code="want-not-found")
+    refuse_missing_wants(nodes, want)
     ack = [commit_id for commit_id in have if commit_id in nodes]
     acknowledged = set(ack)
     wanted = graph.reachable(nodes, parents, want)

@@ -18,7 +18,7 @@ from musehub_plugin.hub import Hub
 from musehub_plugin.index import index_entries
 from musehub_plugin.mpack import MPackError, MPackReader
 from musehub_plugin.storage.uploads import open_mpack
-from musehub_plugin.store import contents, garbage, inventory, jobs
+from musehub_plugin.store import contents, garbage, inventory, jobs, manifests
 from musehub_plugin.store.session import Database
 
 _CHUNK = 1 << 20
@@ -227,7 +227,7 @@ class _Scrub:
             if parent_id not in commit_ids:
                 found("parent-missing", parent_id, f"commit {child_id} needs it")
         objects: dict[str, str] = {}
-        for snapshot_id, manifest in contents.manifests(self._db, repo_id, sorted(snapshot_ids)):
+        for snapshot_id, manifest in manifests.manifests(self._db, repo_id, sorted(snapshot_ids)):
             look.snapshots += 1
             if manifest is None:
                 found("snapshot-missing", snapshot_id, f"commit {snapshot_ids[snapshot_id]} needs it")

@@ -132,7 +132,9 @@ class HubEnvironment:
         statements: list[str] = []
 
         def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
-            statements.append(statement)
+            # A process reads a repo's packed history once, whoever asks for it first.
+            if "musehub_graph_segment.data" not in statement:
+                statements.append(statement)
 
         with self.app.app_context():
             engines = list(hub_of(self.app).sqlalchemy.engines.values())

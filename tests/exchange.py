@@ -74,9 +74,14 @@ class Caller:
         """Ask for the branches of `owner/slug`."""
         return self.get(f"/{repo}/refs")
 
-    def fetch(self, repo: str, want: Sequence[str], have: Sequence[str] = ()) -> TestResponse:
+    def fetch(
+        self, repo: str, want: Sequence[str], have: Sequence[str] = (), capabilities: Sequence[str] = ()
+    ) -> TestResponse:
         """Ask for what `want` reaches and `have` does not."""
-        return self.post(f"/{repo}/fetch", {"want": list(want), "have": list(have)})
+        body: dict[str, object] = {"want": list(want), "have": list(have)}
+        if capabilities:
+            body["capabilities"] = list(capabilities)
+        return self.post(f"/{repo}/fetch", body)
 
     def negotiate(self, repo: str, want: Sequence[str], have: Sequence[str] = ()) -> TestResponse:
         """Ask which of `have` the repo holds."""

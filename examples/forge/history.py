@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from musehub_plugin.hub import current_hub
-from musehub_plugin.store import commits, contents, repos
+from musehub_plugin.store import commits, manifests, repos
 
 COMMITS_SHOWN = 12
 FILES_SHOWN = 500
@@ -47,7 +47,7 @@ def latest_commits(repo_id: str, head: str) -> list[Commit]:
 
 def files(repo_id: str, snapshot_id: str) -> list[str]:
     """Return the paths of a snapshot, sorted."""
-    (_, manifest), *_ = contents.manifests(current_hub().database(), repo_id, [snapshot_id])
+    (_, manifest), *_ = manifests.manifests(current_hub().database(), repo_id, [snapshot_id])
     return sorted(manifest or ())[:FILES_SHOWN]
 
 

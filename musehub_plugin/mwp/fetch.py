@@ -15,13 +15,13 @@ import msgpack
 
 from musehub_plugin.blobs import BlobReader
 from musehub_plugin.errors import HistoryDamaged, StorageUnavailable, TooLarge
-from musehub_plugin.fetch import Plan, plan_delta
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import PREFIX, to_hex
 from musehub_plugin.mwp.records import sent_from_record
+from musehub_plugin.plan import Plan, plan_delta
 from musehub_plugin.signals import reached
 from musehub_plugin.store import commits as commit_store
-from musehub_plugin.store import contents, repos
+from musehub_plugin.store import contents, manifests, repos
 from musehub_plugin.store.session import Database
 
 MAX_ANSWER: Final = 64 * 1024 * 1024
@@ -59,11 +59,11 @@ def fetched_history(
         HistoryDamaged: a commit or snapshot that the answer needs is not there.
         StorageUnavailable: object storage did not answer, or there is no room for the answer.
     """
-    plan = plan_delta(db, repo_id, want, have) or _NOTHING
+    plan = plan_delta(db, repo_id, want, have, hub.graphs) or _NOTHING
     reached("mwp.planned")
-    manifest_bytes, blob_bytes = contents.sizes(db, repo_id, plan.snapshot_ids, plan.object_ids)
-    # Ids take 71 bytes in a row and 64 on the wire, so that the wire has at least this much.
-    if manifest_bytes * 64 // 71 + blob_bytes > MAX_ANSWER:
+    entries = manifests.entry_total(db, repo_id, plan.snapshot_ids)
+    # An entry takes an id of 64 characters, a path of one or more, and their lengths.
+    if entries * 68 + contents.blob_bytes(db, repo_id, plan.object_ids) > MAX_ANSWER:
         raise AnswerTooLarge
     with ExitStack() as unfinished:
         file = unfinished.enter_context(tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES))
@@ -92,7 +92,7 @@ def _write_commits(out: _Answer, db: Database, repo_id: str, plan: Plan) -> None
         made_at.setdefault(record["snapshot_id"], record["committed_at"])
     out.write("snapshots")
     out.write_list_header(len(plan.snapshot_ids))
-    for snapshot_id, manifest in contents.manifests(db, repo_id, plan.snapshot_ids):
+    for snapshot_id, manifest in manifests.manifests(db, repo_id, plan.snapshot_ids):
         if manifest is None:
             raise HistoryDamaged(f"repo {repo_id}: snapshot {snapshot_id} is not stored")
         out.write(

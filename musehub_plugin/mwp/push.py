@@ -16,8 +16,9 @@ from typing import IO, Any
 
 from musehub_plugin import graph
 from musehub_plugin.access import Identity
+from musehub_plugin.building import HashingFile
 from musehub_plugin.errors import Conflict, HubError, Invalid, TooLarge
-from musehub_plugin.fetch import HashingFile
+from musehub_plugin.history import History
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import from_digest
 from musehub_plugin.mpack import MPackWriter, solid_order
@@ -27,8 +28,7 @@ from musehub_plugin.mwp.staging import discard, staged_contents
 from musehub_plugin.names import bad_branch_name
 from musehub_plugin.push import BranchUpdate, Unpacked, check_branch, move_branch, store_pack
 from musehub_plugin.signals import reached
-from musehub_plugin.store import commits as commit_store
-from musehub_plugin.store import contents, mpacks, repos, staging
+from musehub_plugin.store import contents, manifests, mpacks, repos, staging
 from musehub_plugin.store.session import Database
 
 
@@ -70,16 +70,14 @@ def push(hub: Hub, db: Database, repo_id: str, pusher: Identity, sent: SentPush)
 
 
 def _push(hub: Hub, db: Database, repo_id: str, pusher: Identity, sent: SentPush) -> Pushed:
-    nodes = commit_store.graph(db, repo_id)
-    new, head = _new_commits(sent, nodes, pusher.handle)
+    history = History(db, hub.graphs, repo_id)
+    new, head = _new_commits(sent, history, pusher.handle)
     change = BranchUpdate(sent.branch, head, None, sent.force)
-    brought = {
-        commit_id: commit_store.Node(record["parent_ids"], record["snapshot_id"]) for commit_id, record in new.items()
-    }
+    history.add(new)
     # Told early, so that a push that must fail costs little; told again under the lock.
-    check_branch(repos.branch_heads(db, repo_id), change, {**nodes, **brought}, settled=True)
+    check_branch(repos.branch_heads(db, repo_id), change, history, settled=True)
     if not new:
-        heads = db.transaction(lambda: _moved(db, repo_id, change))
+        heads = db.transaction(lambda: _moved(hub, db, repo_id, change))
         return Pushed(head, Unpacked(heads, 0, 0, 0, indexed=True))
     layout = _lay_out(db, repo_id, sent, new)
     with _packed(hub, db, repo_id, pusher.user_id, sent, layout) as (file, mpack_id, size):
@@ -88,28 +86,27 @@ def _push(hub: Hub, db: Database, repo_id: str, pusher: Identity, sent: SentPush
     return Pushed(head, done)
 
 
-def _moved(db: Database, repo_id: str, change: BranchUpdate) -> dict[str, str]:
-    move_branch(db, repo_id, change)
+def _moved(hub: Hub, db: Database, repo_id: str, change: BranchUpdate) -> dict[str, str]:
+    move_branch(hub, db, repo_id, change)
     return repos.branch_heads(db, repo_id)
 
 
-def _new_commits(
-    sent: SentPush, nodes: Mapping[str, commit_store.Node], handle: str
-) -> tuple[dict[str, dict[str, Any]], str]:
+def _new_commits(sent: SentPush, history: History, handle: str) -> tuple[dict[str, dict[str, Any]], str]:
     """Return the commits that the repo lacks, by id, and which commit all of those that were sent lead up to."""
-    new: dict[str, dict[str, Any]] = {}
-    commit_ids: set[str] = set()
-    parent_ids: set[str] = set()
+    records: dict[str, dict[str, Any]] = {}
+    differing: dict[str, str] = {}
     for where, commit in sent.commits():
         record = record_from_sent(commit, where, pusher=handle)
-        commit_id = record["commit_id"]
-        commit_ids.add(commit_id)
-        if commit_id in nodes:
-            parent_ids.update(nodes[commit_id].parent_ids)
-            continue
-        if new.setdefault(commit_id, record) != record:
+        if records.setdefault(record["commit_id"], record) != record:
+            differing.setdefault(record["commit_id"], where)
+    commit_ids = set(records)
+    held = history.parents(commit_ids)
+    new = {commit_id: record for commit_id, record in records.items() if commit_id not in held}
+    for commit_id, where in differing.items():
+        if commit_id in new:
             raise Invalid(f"{where}: commit {commit_id} is there twice, and differs.", code="invalid-commit")
-        parent_ids.update(record["parent_ids"])
+    parent_ids = {parent for parents in held.values() for parent in parents}
+    parent_ids.update(parent for record in new.values() for parent in record["parent_ids"])
     tips = commit_ids - parent_ids
     if len(tips) != 1:
         raise Invalid(f"bundle.commits: {len(tips)} of {len(commit_ids)} are nobody's parent; a branch has one head.")
@@ -138,7 +135,7 @@ def _lay_out(db: Database, repo_id: str, sent: SentPush, new: Mapping[str, Mappi
     if len(records) < len(new):
         raise Invalid("bundle.commits: some are their own ancestors.", code="invalid-commit")
     ordered = list(dict.fromkeys(record["snapshot_id"] for record in records))
-    held_snapshots = contents.held_snapshots(db, repo_id, ordered)
+    held_snapshots = manifests.held_snapshots(db, repo_id, ordered)
     places = {snapshot_id: place for place, snapshot_id in enumerate(ordered) if snapshot_id not in held_snapshots}
     found: dict[str, int] = {}
     first_seen: dict[str, tuple[int, str]] = {}

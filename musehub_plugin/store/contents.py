@@ -1,29 +1,18 @@
-"""Snapshots and blobs of a repo, and where a blob's bytes are."""
+"""Blobs of a repo, and where their bytes are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import msgpack
 from sqlalchemy import func, select, update
 
 from musehub_plugin.store.models import (
     MusehubMPackIndex,
     MusehubObject,
     MusehubObjectRef,
-    MusehubSnapshot,
-    MusehubSnapshotRef,
 )
 from musehub_plugin.store.session import Database, batches
-
-# Manifests of large trees are some 500 KB each; so many are in memory at once.
-_MANIFEST_BATCH = 50
-
-
-def held_snapshots(db: Database, repo_id: str, snapshot_ids: Iterable[str]) -> set[str]:
-    """Return which of `snapshot_ids` the repo holds."""
-    return db.found_among(MusehubSnapshotRef.snapshot_id, snapshot_ids, MusehubSnapshotRef.repo_id == repo_id)
 
 
 def held_objects(db: Database, repo_id: str, object_ids: Iterable[str]) -> set[str]:
@@ -31,45 +20,18 @@ def held_objects(db: Database, repo_id: str, object_ids: Iterable[str]) -> set[s
     return db.found_among(MusehubObjectRef.object_id, object_ids, MusehubObjectRef.repo_id == repo_id)
 
 
-def manifests(db: Database, repo_id: str, snapshot_ids: Sequence[str]) -> Iterator[tuple[str, dict[str, str] | None]]:
-    """Yield `(snapshot_id, manifest)` in the order given; None where the repo does not hold the snapshot."""
-    for start in range(0, len(snapshot_ids), _MANIFEST_BATCH):
-        batch = snapshot_ids[start : start + _MANIFEST_BATCH]
-        rows = db.execute(
-            select(MusehubSnapshot.snapshot_id, MusehubSnapshot.manifest_blob)
-            .join(MusehubSnapshotRef, MusehubSnapshotRef.snapshot_id == MusehubSnapshot.snapshot_id)
-            .where(MusehubSnapshotRef.repo_id == repo_id, MusehubSnapshot.snapshot_id.in_(batch))
-        )
-        found = {row.snapshot_id: row.manifest_blob for row in rows}
-        for snapshot_id in batch:
-            blob = found.get(snapshot_id)
-            yield snapshot_id, None if blob is None else msgpack.unpackb(blob)
-
-
-def sizes(db: Database, repo_id: str, snapshot_ids: Iterable[str], object_ids: Iterable[str]) -> tuple[int, int]:
-    """Return how many bytes some manifests and some blobs of a repo have, as far as rows say.
-
-    Manifests are counted as they are stored. A row that was written by hand may say nothing of its blob, so that the
-    second number is a lower bound.
-    """
-    manifest_bytes = blob_bytes = 0
-    for batch in batches(set(snapshot_ids)):
-        manifest_bytes += int(
-            db.execute(
-                select(func.coalesce(func.sum(func.length(MusehubSnapshot.manifest_blob)), 0))
-                .join(MusehubSnapshotRef, MusehubSnapshotRef.snapshot_id == MusehubSnapshot.snapshot_id)
-                .where(MusehubSnapshotRef.repo_id == repo_id, MusehubSnapshot.snapshot_id.in_(batch))
-            ).scalar_one()
-        )
+def blob_bytes(db: Database, repo_id: str, object_ids: Iterable[str]) -> int:
+    """Return how many bytes some blobs of a repo have, as far as rows say: one written by hand may say nothing."""
+    total = 0
     for batch in batches(set(object_ids)):
-        blob_bytes += int(
+        total += int(
             db.execute(
                 select(func.coalesce(func.sum(MusehubObject.size_bytes), 0))
                 .join(MusehubObjectRef, MusehubObjectRef.object_id == MusehubObject.object_id)
                 .where(MusehubObjectRef.repo_id == repo_id, MusehubObject.object_id.in_(batch))
             ).scalar_one()
         )
-    return manifest_bytes, blob_bytes
+    return total
 
 
 class Location(NamedTuple):
@@ -116,33 +78,6 @@ def blob_sources(db: Database, repo_id: str, object_ids: Sequence[str]) -> dict[
     for object_id, *location in indexed:
         sources[object_id].locations.append(Location(*tuple(location)))
     return sources
-
-
-def add_snapshots(db: Database, repo_id: str, new: Iterable[tuple[str, Mapping[str, str]]]) -> None:
-    """Insert verified snapshots and this repo's hold on them."""
-    rows = []
-    for snapshot_id, manifest in new:
-        rows.append(
-            {
-                "snapshot_id": snapshot_id,
-                "directories": directories(manifest),
-                "manifest_blob": msgpack.packb(dict(sorted(manifest.items()))),
-                "entry_count": len(manifest),
-            }
-        )
-    db.insert_new(MusehubSnapshot, rows)
-    db.insert_new(MusehubSnapshotRef, [{"repo_id": repo_id, "snapshot_id": row["snapshot_id"]} for row in rows])
-
-
-def directories(manifest: Iterable[str]) -> list[str]:
-    """Return every folder that a manifest's paths imply, sorted."""
-    found: set[str] = set()
-    for path in manifest:
-        cut = path.rfind("/")
-        while cut > 0 and path[:cut] not in found:
-            found.add(path[:cut])
-            cut = path.rfind("/", 0, cut)
-    return sorted(found)
 
 
 class NewBlob(NamedTuple):

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy import delete, exists, select
 
-from musehub_plugin.store.models import MusehubFetchPack, MusehubMPack, MusehubUpload
+from musehub_plugin.store.models import (
+    MusehubClonePack,
+    MusehubFetchPack,
+    MusehubFetchPlan,
+    MusehubMPack,
+    MusehubUpload,
+)
 from musehub_plugin.store.session import Database
 
 
@@ -30,8 +36,12 @@ def stale_fetch_packs(db: Database, unused_for: int, limit: int) -> list[str]:
 
 
 def take_fetch_pack(db: Database, mpack_id: str, unused_for: int) -> bool:
-    """Remove the row of a fetch pack that is still stale; until the commit no fetch hands out a URL of it."""
-    return (
+    """Remove the row of a fetch pack that is still stale; until the commit no fetch hands out a URL of it.
+
+    The ready answers that name it go too.
+    """
+    keys = select(MusehubFetchPlan.plan_key).where(MusehubFetchPlan.mpack_id == mpack_id)
+    taken = (
         db.change(
             delete(MusehubFetchPack)
             .where(MusehubFetchPack.mpack_id == mpack_id, MusehubFetchPack.used_at < db.now(-unused_for))
@@ -39,6 +49,13 @@ def take_fetch_pack(db: Database, mpack_id: str, unused_for: int) -> bool:
         )
         == 1
     )
+    if taken:
+        db.change(
+            delete(MusehubFetchPlan)
+            .where(MusehubFetchPlan.plan_key.in_(keys))
+            .execution_options(synchronize_session=False)
+        )
+    return taken
 
 
 def is_file_needed(db: Database, mpack_id: str) -> bool:
@@ -49,6 +66,7 @@ def is_file_needed(db: Database, mpack_id: str) -> bool:
                 exists().where(MusehubMPack.mpack_id == mpack_id)
                 | exists().where(MusehubFetchPack.mpack_id == mpack_id)
                 | exists().where(MusehubUpload.mpack_id == mpack_id)
+                | exists().where(MusehubClonePack.mpack_id == mpack_id)
             )
         ).scalar()
     )

@@ -7,7 +7,10 @@ from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import delete, exists, func, select, update
 
+from musehub_plugin.store.fetch_plans import retire_plans
+from musehub_plugin.store.graphs import drop_segments
 from musehub_plugin.store.jobs import DONE
+from musehub_plugin.store.manifests import make_whole, resting_on
 from musehub_plugin.store.models import (
     MusehubBranch,
     MusehubCommit,
@@ -137,6 +140,9 @@ def let_go(db: Database, repo_id: str, let: Let) -> None:
     The repo's record of the mpacks that were pushed to it goes too, as far as they are indexed: it would make the hub
     answer that it has a pack of which it has just forgotten a part.
     """
+    if let.commit_ids:
+        drop_segments(db, repo_id)
+        retire_plans(db, repo_id)
     _let_go(db, repo_id, MusehubCommitRef, MusehubCommitRef.commit_id, let.commit_ids)
     _let_go(db, repo_id, MusehubSnapshotRef, MusehubSnapshotRef.snapshot_id, let.snapshot_ids)
     _let_go(db, repo_id, MusehubObjectRef, MusehubObjectRef.object_id, let.object_ids)
@@ -147,11 +153,10 @@ def let_go(db: Database, repo_id: str, let: Let) -> None:
         db.change(
             delete(MusehubCommitGraph).where(MusehubCommitGraph.commit_id.in_(batch), ~held).execution_options(**_QUIET)
         )
-    for batch in batches(let.snapshot_ids):
-        held = exists().where(MusehubSnapshotRef.snapshot_id == MusehubSnapshot.snapshot_id)
-        db.change(
-            delete(MusehubSnapshot).where(MusehubSnapshot.snapshot_id.in_(batch), ~held).execution_options(**_QUIET)
-        )
+    nobodys = set(let.snapshot_ids) - db.found_among(MusehubSnapshotRef.snapshot_id, let.snapshot_ids)
+    make_whole(db, resting_on(db, nobodys))
+    for batch in batches(nobodys):
+        db.change(delete(MusehubSnapshot).where(MusehubSnapshot.snapshot_id.in_(batch)).execution_options(**_QUIET))
     for batch in batches(let.object_ids):
         held = exists().where(MusehubObjectRef.object_id == MusehubObject.object_id)
         db.change(delete(MusehubObject).where(MusehubObject.object_id.in_(batch), ~held).execution_options(**_QUIET))

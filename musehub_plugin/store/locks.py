@@ -17,6 +17,7 @@ from musehub_plugin.store.session import Database
 
 # Advisory locks are numbers that all of a database's users share; this one is arbitrary and the plugin's own.
 _HISTORY = 0x6D757365_68697374
+_GRAPH = 0x6D757367
 # A push waits so long for another one's lock, then it fails and may be tried again: a web worker is freed where the
 # other one's object storage hangs.
 _PATIENCE = "10s"
@@ -41,6 +42,17 @@ def own_history(db: Database) -> bool:
         return bool(db.execute(select(func.pg_try_advisory_xact_lock(_HISTORY))).scalar())
     _begin_writing(db)
     return True
+
+
+def own_graph(db: Database, repo_id: str) -> None:
+    """Be the only one to change the packed history of a repo until this transaction ends.
+
+    Taken last of all locks, since whoever holds it must not wait for another.
+    """
+    if db.dialect == "postgresql":
+        db.execute(select(func.pg_advisory_xact_lock(_GRAPH, func.hashtext(repo_id))))
+    else:
+        _begin_writing(db)
 
 
 def _begin_writing(db: Database) -> None:

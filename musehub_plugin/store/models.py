@@ -211,15 +211,35 @@ class MusehubCommitGraph(Base):
 
 
 class MusehubSnapshot(Base):
-    """A manifest, once for the hub."""
+    """A manifest, once for the hub.
+
+    It is whole in `manifest_blob`, as rows written by hand have it, or it is in `delta_blob`: what it changes from
+    the snapshot `base_id`, or from the empty manifest where there is none (`store.manifests` has the encoding). Whoever
+    loads the entity finds the whole manifest in `manifest_blob` either way; a statement for the column alone does not.
+    """
 
     __tablename__ = "musehub_snapshot"
+    __table_args__ = (
+        # Few rows are asked for by it, and only before a base is removed: those that have one.
+        Index(
+            None,
+            "base_id",
+            postgresql_where=text("base_id IS NOT NULL"),
+            sqlite_where=text("base_id IS NOT NULL"),
+        ),
+    )
 
     snapshot_id: Mapped[str] = mapped_column(Id, primary_key=True)
     directories: Mapped[list[str]] = mapped_column(JSON, default=list)
-    manifest_blob: Mapped[bytes] = mapped_column(LargeBinary)
+    manifest_blob: Mapped[bytes] = mapped_column(LargeBinary, nullable=True)
     entry_count: Mapped[int] = mapped_column(Integer, default=0)
     created_at: Mapped[datetime] = mapped_column(Instant, default=_now)
+    base_id: Mapped[str | None] = mapped_column(Id)
+    delta_blob: Mapped[bytes | None] = mapped_column(LargeBinary)
+    chain_length: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    """Deltas between this row and a whole manifest."""
+    chain_bytes: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    """Size of these deltas, this row's counted."""
 
 
 class MusehubSnapshotRef(Base):
@@ -265,6 +285,75 @@ class MusehubMPackIndex(Base):
     frame: Mapped[int | None] = mapped_column(Integer)
     frame_offset: Mapped[int | None] = mapped_column(BigInteger)
     size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class MusehubGraphSegment(Base):
+    """A part of a repo's history, packed for the planner (`musehub_plugin.commitgraph` has the encoding).
+
+    It repeats what other rows say and may be missing: then the planner reads those. A repo's segments follow one
+    another by `first_commit`, and are complete: a parent of a commit in one is in it or in one before it.
+    """
+
+    __tablename__ = "musehub_graph_segment"
+
+    repo_id: Mapped[str] = mapped_column(RepoId, primary_key=True)
+    first_commit: Mapped[int] = mapped_column(Integer, primary_key=True)
+    segment_id: Mapped[str] = mapped_column(Id)
+    """The hash of `data`: what was read once need not be read again."""
+    commit_count: Mapped[int] = mapped_column(Integer)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class MusehubFetchPlan(Base):
+    """One mpack of the ready answer to a fetch: `pack_count` rows of one key make the answer."""
+
+    __tablename__ = "musehub_fetch_plan"
+    __table_args__ = (Index(None, "repo_id"), Index(None, "used_at"), Index(None, "mpack_id"))
+
+    plan_key: Mapped[str] = mapped_column(Id, primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    repo_id: Mapped[str] = mapped_column(RepoId)
+    pack_count: Mapped[int] = mapped_column(Integer)
+    mpack_id: Mapped[str] = mapped_column(Id)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    commit_count: Mapped[int] = mapped_column(Integer)
+    snapshot_count: Mapped[int] = mapped_column(Integer)
+    blob_count: Mapped[int] = mapped_column(Integer)
+    content: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """The mpack itself, where it is small and travels in the answer; null: it is in object storage."""
+    created_at: Mapped[datetime] = mapped_column(Instant, default=_now)
+    used_at: Mapped[datetime] = mapped_column(Instant, default=_now)
+    """When it was last answered, to the minute."""
+
+
+class MusehubBuild(Base):
+    """Somebody is making the mpack of a plan, until `lease_until`: others wait for it (ATTACKS S91, R24)."""
+
+    __tablename__ = "musehub_build"
+
+    plan_key: Mapped[str] = mapped_column(Id, primary_key=True)
+    repo_id: Mapped[str] = mapped_column(RepoId)
+    holder: Mapped[str] = mapped_column(String(64))
+    lease_until: Mapped[datetime] = mapped_column(Instant)
+    request: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """What was asked for, where a job makes it."""
+
+
+class MusehubClonePack(Base):
+    """One of the mpacks that together hold the default branch's history up to a commit, `position` after `position`."""
+
+    __tablename__ = "musehub_clone_pack"
+
+    repo_id: Mapped[str] = mapped_column(RepoId, primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    head_commit_id: Mapped[str] = mapped_column(Id)
+    """This mpack and those before it hold all that this commit reaches, and nothing else."""
+    mpack_id: Mapped[str] = mapped_column(Id, index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    commit_count: Mapped[int] = mapped_column(Integer)
+    snapshot_count: Mapped[int] = mapped_column(Integer)
+    blob_count: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(Instant, default=_now)
 
 
 class MusehubMPack(Base):

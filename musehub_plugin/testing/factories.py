@@ -29,7 +29,7 @@ from musehub_plugin.models import (
 )
 from musehub_plugin.mpack import build_wire_mpack, solid_order
 from musehub_plugin.storage.base import Storage
-from musehub_plugin.store.contents import directories
+from musehub_plugin.store.manifests import directories
 
 AnySession = Session | scoped_session[Any]
 

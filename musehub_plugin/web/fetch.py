@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import Any
 
 from flask import Response, request
 
 from musehub_plugin.blobs import NotIndexed
 from musehub_plugin.errors import Unavailable
-from musehub_plugin.fetch import fetch
+from musehub_plugin.fetch import FetchAnswer, fetch
 from musehub_plugin.hub import current_app_object, current_hub
 from musehub_plugin.jobs.queue import rearm
 from musehub_plugin.signals import fetched
@@ -28,9 +29,29 @@ def post_fetch(owner: str, slug: str) -> Response:
     schema = fetch_schema(max_wants=settings.max_wants, max_haves=settings.max_haves)
     call = enter(owner, slug, "read", schema)
     with rearming(call):
-        answer = fetch(call.hub, call.db, call.repo_id, call.fields["want"], call.fields["have"])
+        answer = fetch(
+            call.hub,
+            call.db,
+            call.repo_id,
+            call.fields["want"],
+            call.fields["have"],
+            call.fields["capabilities"],
+        )
     fetched.send(current_app_object(), repo=call.repo, identity=call.identity, answer=answer)
-    return encode_response(asdict(answer), request.headers.get("Accept"))
+    return encode_response(_members(answer), request.headers.get("Accept"))
+
+
+def _members(answer: FetchAnswer) -> dict[str, Any]:
+    """Return an answer as it is sent: what only a capability brings is left out where it is not there."""
+    members = asdict(answer)
+    if answer.mpack is None:
+        del members["mpack"]
+    if answer.mpacks is None:
+        del members["mpacks"]
+    else:
+        for pack in members["mpacks"]:
+            del pack["url" if pack["url"] is None else "mpack"]
+    return members
 
 
 @contextmanager

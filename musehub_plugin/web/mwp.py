@@ -63,7 +63,7 @@ def post_negotiate(owner: str, slug: str) -> Response:
     """
     call = _enter_with_ids(owner, slug, "read", _fetch_schema(current_hub().settings))
     want, have = call.fields["want"], call.fields["have"]
-    found = refs.negotiate(call.db, call.repo_id, want, have)
+    found = refs.negotiate(call.hub, call.db, call.repo_id, want, have)
     has_all = set(have).issuperset(want)
     answer = {
         "ack": [to_hex(commit_id) for commit_id in found.ack],

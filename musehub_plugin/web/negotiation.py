@@ -8,6 +8,7 @@ is ever refused for its `Accept`: a client that reads neither still gets its sta
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from typing import Any, Final
@@ -56,7 +57,7 @@ def encode_response(
     """Return `payload` in the encoding that the caller prefers.
 
     Args:
-        payload: a map of what both encodings can hold.
+        payload: a map of what both encodings can hold, and of bytes, which are base64 text in JSON.
         accept: the request's `Accept` header.
         status: the HTTP status.
         headers: further headers.
@@ -65,12 +66,21 @@ def encode_response(
         json_type: the content type of the JSON form.
     """
     if prefers_json(accept):
-        response = Response(json.dumps(payload, separators=(",", ":")), status=status, content_type=json_type)
+        response = Response(
+            json.dumps(payload, separators=(",", ":"), default=_base64), status=status, content_type=json_type
+        )
     else:
         response = Response(msgpack.packb(payload), status=status, content_type=MSGPACK_TYPE)
     response.headers.update(answer_headers(cache_control))
     response.headers.update(headers or {})
     return response
+
+
+def _base64(value: object) -> str:
+    """Return bytes as JSON has them."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 def answer_headers(cache_control: str = NO_STORE) -> dict[str, str]:

@@ -31,5 +31,5 @@ def post_negotiate(owner: str, slug: str) -> Response:
     settings = current_hub().settings
     schema = fetch_schema(max_wants=settings.max_wants, max_haves=settings.max_haves)
     call = enter(owner, slug, "read", schema)
-    answer = negotiate(call.db, call.repo_id, call.fields["want"], call.fields["have"])
+    answer = negotiate(call.hub, call.db, call.repo_id, call.fields["want"], call.fields["have"])
     return encode_response(asdict(answer), request.headers.get("Accept"))

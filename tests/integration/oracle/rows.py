@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from musehub_plugin import ids
+from musehub_plugin.manifestlog import Difference
 from musehub_plugin.models import MusehubObject, MusehubObjectRef, MusehubRepo
 from musehub_plugin.store.commits import NewCommit, add_commits
-from musehub_plugin.store.contents import add_snapshots
+from musehub_plugin.store.manifests import add_snapshots, new_snapshot
 from musehub_plugin.store.session import Database
 from tests.dags import CONTENTS, History
 
@@ -48,7 +49,10 @@ def write(db: Database, repo_id: str, history: History, *, without: Iterable[str
     )
     held = history.blobs(history.order)
     db.insert_new(MusehubObjectRef, [{"repo_id": repo_id, "object_id": object_id} for object_id in held])
-    add_snapshots(db, repo_id, history.manifests.items())
+    whole = Difference([], {})
+    add_snapshots(
+        db, repo_id, [new_snapshot(each, None, whole, manifest) for each, manifest in history.manifests.items()]
+    )
     number = generations(history)
     missing = set(without)
     add_commits(

@@ -1,0 +1,146 @@
+"""Snapshots as deltas, history packed for the planner, and answers to fetches that are kept ready."""
+
+from __future__ import annotations
+
+import msgpack
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+_ID = sa.LargeBinary(length=32)
+_REPO_ID = sa.String(length=64)
+_INSTANT = sa.DateTime(timezone=True)
+
+
+def upgrade() -> None:
+    """Go to this revision. Whole manifests stay as they are: `flask musehub repack` turns them into deltas."""
+    with op.batch_alter_table("musehub_snapshot") as snapshot:
+        snapshot.alter_column("manifest_blob", existing_type=sa.LargeBinary(), nullable=True)
+        snapshot.add_column(sa.Column("base_id", _ID, nullable=True))
+        snapshot.add_column(sa.Column("delta_blob", sa.LargeBinary(), nullable=True))
+        snapshot.add_column(sa.Column("chain_length", sa.Integer(), nullable=False, server_default=sa.text("0")))
+        snapshot.add_column(sa.Column("chain_bytes", sa.Integer(), nullable=False, server_default=sa.text("0")))
+    op.create_index(
+        "ix_musehub_snapshot_base_id",
+        "musehub_snapshot",
+        ["base_id"],
+        unique=False,
+        postgresql_where=sa.text("base_id IS NOT NULL"),
+        sqlite_where=sa.text("base_id IS NOT NULL"),
+    )
+    op.create_table(
+        "musehub_graph_segment",
+        sa.Column("repo_id", _REPO_ID, nullable=False),
+        sa.Column("first_commit", sa.Integer(), nullable=False),
+        sa.Column("segment_id", _ID, nullable=False),
+        sa.Column("commit_count", sa.Integer(), nullable=False),
+        sa.Column("data", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("repo_id", "first_commit", name=op.f("pk_musehub_graph_segment")),
+    )
+    op.create_table(
+        "musehub_fetch_plan",
+        sa.Column("plan_key", _ID, nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("repo_id", _REPO_ID, nullable=False),
+        sa.Column("pack_count", sa.Integer(), nullable=False),
+        sa.Column("mpack_id", _ID, nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("commit_count", sa.Integer(), nullable=False),
+        sa.Column("snapshot_count", sa.Integer(), nullable=False),
+        sa.Column("blob_count", sa.Integer(), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=True),
+        sa.Column("created_at", _INSTANT, nullable=False),
+        sa.Column("used_at", _INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("plan_key", "position", name=op.f("pk_musehub_fetch_plan")),
+    )
+    op.create_index("ix_musehub_fetch_plan_repo_id", "musehub_fetch_plan", ["repo_id"], unique=False)
+    op.create_index("ix_musehub_fetch_plan_used_at", "musehub_fetch_plan", ["used_at"], unique=False)
+    op.create_index("ix_musehub_fetch_plan_mpack_id", "musehub_fetch_plan", ["mpack_id"], unique=False)
+    op.create_table(
+        "musehub_build",
+        sa.Column("plan_key", _ID, nullable=False),
+        sa.Column("repo_id", _REPO_ID, nullable=False),
+        sa.Column("holder", sa.String(length=64), nullable=False),
+        sa.Column("lease_until", _INSTANT, nullable=False),
+        sa.Column("request", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("plan_key", name=op.f("pk_musehub_build")),
+    )
+    op.create_table(
+        "musehub_clone_pack",
+        sa.Column("repo_id", _REPO_ID, nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("head_commit_id", _ID, nullable=False),
+        sa.Column("mpack_id", _ID, nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("commit_count", sa.Integer(), nullable=False),
+        sa.Column("snapshot_count", sa.Integer(), nullable=False),
+        sa.Column("blob_count", sa.Integer(), nullable=False),
+        sa.Column("created_at", _INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("repo_id", "position", name=op.f("pk_musehub_clone_pack")),
+    )
+    op.create_index("ix_musehub_clone_pack_mpack_id", "musehub_clone_pack", ["mpack_id"], unique=False)
+
+
+def downgrade() -> None:
+    """Go back to the one before: every manifest is written whole again, the rest is made anew where it is needed."""
+    _write_whole_manifests()
+    op.drop_index("ix_musehub_clone_pack_mpack_id", "musehub_clone_pack")
+    op.drop_table("musehub_clone_pack")
+    op.drop_table("musehub_build")
+    op.drop_index("ix_musehub_fetch_plan_mpack_id", "musehub_fetch_plan")
+    op.drop_index("ix_musehub_fetch_plan_used_at", "musehub_fetch_plan")
+    op.drop_index("ix_musehub_fetch_plan_repo_id", "musehub_fetch_plan")
+    op.drop_table("musehub_fetch_plan")
+    op.drop_table("musehub_graph_segment")
+    op.drop_index("ix_musehub_snapshot_base_id", "musehub_snapshot")
+    with op.batch_alter_table("musehub_snapshot") as snapshot:
+        snapshot.drop_column("chain_bytes")
+        snapshot.drop_column("chain_length")
+        snapshot.drop_column("delta_blob")
+        snapshot.drop_column("base_id")
+        snapshot.alter_column("manifest_blob", existing_type=sa.LargeBinary(), nullable=False)
+
+
+_snapshot = sa.table(
+    "musehub_snapshot",
+    sa.column("snapshot_id", sa.LargeBinary()),
+    sa.column("manifest_blob", sa.LargeBinary()),
+    sa.column("base_id", sa.LargeBinary()),
+    sa.column("delta_blob", sa.LargeBinary()),
+    sa.column("chain_length", sa.Integer()),
+)
+
+
+def _write_whole_manifests() -> None:
+    connection = op.get_bind()
+    # A base comes before what rests on it: its chain is shorter.
+    lengths = connection.execute(
+        sa.select(_snapshot.c.chain_length).where(_snapshot.c.manifest_blob.is_(None)).distinct()
+    ).scalars()
+    for length in sorted(lengths):
+        while rows := connection.execute(
+            sa.select(_snapshot.c.snapshot_id, _snapshot.c.base_id, _snapshot.c.delta_blob)
+            .where(_snapshot.c.manifest_blob.is_(None), _snapshot.c.chain_length == length)
+            .limit(200)
+        ).all():
+            for snapshot_id, base_id, delta in rows:
+                manifest: dict[str, str] = {}
+                if base_id is not None:
+                    whole = connection.execute(
+                        sa.select(_snapshot.c.manifest_blob).where(_snapshot.c.snapshot_id == base_id)
+                    ).scalar_one()
+                    manifest = msgpack.unpackb(whole)
+                removed, paths, digests = msgpack.unpackb(delta)
+                for path in removed:
+                    del manifest[path]
+                for position, path in enumerate(paths):
+                    manifest[path] = "sha256:" + digests[32 * position : 32 * position + 32].hex()
+                connection.execute(
+                    sa.update(_snapshot)
+                    .where(_snapshot.c.snapshot_id == snapshot_id)
+                    .values(manifest_blob=msgpack.packb(dict(sorted(manifest.items()))))
+                )

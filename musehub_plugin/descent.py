@@ -1,0 +1,168 @@
+"""What each commit changes from its first parent: how pushed snapshots are stored, and which blobs a commit introduces.
+
+A pack has its snapshots each against the one before. History wants them against the first parent's, which mostly is
+the one before, sometimes another of the pack, and sometimes one that the repo has.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from musehub_plugin.manifestlog import Difference, ManifestLog, difference
+from musehub_plugin.mpack import SnapshotDelta
+from musehub_plugin.store.manifests import Chain, NewSnapshot, new_snapshot
+
+# Whole manifests that the repo has, kept for the next commit that starts from the same one.
+_KEPT_MANIFESTS = 4
+# Commits whose manifests have to be read from rows to be compared. One such push is not worth more: its repo's
+# history is then read from rows until a repack.
+_MAX_COMPARED = 2_000
+
+ReadManifest = Callable[[str], dict[str, str] | None]
+
+
+class Descent:
+    """The snapshots of a pushed pack and its commits, laid out along history.
+
+    Args:
+        records: the pack's commits by id, parents before children.
+        positions: where in the pack each of its snapshots is.
+        stored_snapshot_ids: the snapshots of parents that the repo has, by the parents' ids.
+        chains: how those snapshots are stored that have rows, these and the pack's.
+        read: gives a manifest that the repo has.
+
+    """
+
+    def __init__(
+        self,
+        records: Mapping[str, Mapping[str, Any]],
+        positions: Mapping[str, int],
+        stored_snapshot_ids: Mapping[str, str],
+        chains: Mapping[str, Chain],
+        read: ReadManifest,
+    ) -> None:
+        self._records = records
+        self._positions = positions
+        self._chains = dict(chains)
+        self._stored: OrderedDict[str, dict[str, str]] = OrderedDict()
+        self._read = read
+        self._compared = 0
+        self._complete = True
+        self._log = ManifestLog()
+        self._changed: dict[tuple[str | None, str], frozenset[str]] = {}
+        # Which pairs (base, snapshot) can be compared once the snapshot at a position has been passed.
+        self._due: dict[str, list[tuple[str | None, str]]] = {}
+        self._bases: dict[str, str | None] = {}
+        self._pairs: dict[str, tuple[str | None, str]] = {}
+        for commit_id, record in records.items():
+            snapshot_id = record["snapshot_id"]
+            base_id: str | None = None
+            if record["parent_ids"]:
+                first = record["parent_ids"][0]
+                parent = records.get(first)
+                base_id = stored_snapshot_ids.get(first) if parent is None else parent["snapshot_id"]
+            pair = (base_id, snapshot_id)
+            self._pairs[commit_id] = pair
+            self._bases.setdefault(snapshot_id, base_id)
+            if base_id == snapshot_id:
+                self._changed[pair] = frozenset()
+            elif pair not in self._changed:
+                self._changed[pair] = frozenset()
+                last = max(snapshot_id, base_id or snapshot_id, key=lambda one: positions.get(one, -1))
+                if last in positions:
+                    self._due.setdefault(last, []).append(pair)
+                else:
+                    self._due.setdefault("", []).append(pair)
+
+    def snapshots(self, deltas: Iterable[SnapshotDelta]) -> Iterator[NewSnapshot]:
+        """Yield the pack's snapshots as they are to be stored, in its order.
+
+        Args:
+            deltas: the pack's snapshots, as its reader gives them.
+        """
+        for pair in self._due.pop("", ()):
+            self._compare_stored(pair)
+        for delta in deltas:
+            if delta.full:
+                self._log.pass_whole(delta.snapshot_id, delta.changed)
+            else:
+                self._log.pass_change(delta.snapshot_id, delta.removed, delta.changed)
+            yield self._laid_out(delta.snapshot_id)
+            for pair in self._due.pop(delta.snapshot_id, ()):
+                self._compare(pair)
+
+    def introduced(self) -> dict[str, frozenset[str]] | None:
+        """Return the blobs that each commit introduces; None where finding out would have cost too much."""
+        if not self._complete:
+            return None
+        return {commit_id: self._changed[pair] for commit_id, pair in self._pairs.items()}
+
+    def _laid_out(self, snapshot_id: str) -> NewSnapshot:
+        log = self._log
+        base_id = self._bases.get(snapshot_id)
+        chain = None if base_id is None else self._chains.get(base_id)
+        base: tuple[str, Chain] | None = None
+        change = Difference([], {})
+        if base_id is not None and chain is not None and base_id != snapshot_id:
+            if log.reaches(base_id):
+                base, change = (base_id, chain), log.difference_from(base_id)
+            elif base_id not in self._positions:
+                manifest = self._stored_manifest(base_id)
+                if manifest is not None:
+                    base, change = (base_id, chain), difference(manifest, log.manifest)
+        made = new_snapshot(snapshot_id, base, change, log.manifest)
+        # A row that is there stays as it is.
+        self._chains.setdefault(snapshot_id, made.chain)
+        return made
+
+    def _compare(self, pair: tuple[str | None, str]) -> None:
+        """Note what a snapshot changes from a base; the later of the two in the pack has just been passed."""
+        base_id, snapshot_id = pair
+        log = self._log
+        changed: Iterable[str] | None
+        if base_id is None:
+            changed = log.manifest.values()
+        elif log.reaches(base_id) and log.is_last(snapshot_id):
+            changed = log.difference_from(base_id).changed.values()
+        elif log.is_last(snapshot_id):
+            manifest = None if base_id in self._positions else self._stored_manifest(base_id)
+            # More than what it introduces will do, as long as the commit has it.
+            changed = (log.manifest if manifest is None else difference(manifest, log.manifest).changed).values()
+        elif log.reaches(snapshot_id):
+            changed = log.difference_to(snapshot_id).changed.values()
+        else:
+            manifest = None if snapshot_id in self._positions else self._stored_manifest(snapshot_id)
+            changed = None if manifest is None else difference(log.manifest, manifest).changed.values()
+        self._settle(pair, changed)
+
+    def _compare_stored(self, pair: tuple[str | None, str]) -> None:
+        base_id, snapshot_id = pair
+        after = self._stored_manifest(snapshot_id)
+        before = {} if base_id is None else self._stored_manifest(base_id)
+        if after is None:
+            self._settle(pair, None)
+        else:
+            self._settle(pair, difference(before or {}, after).changed.values())
+
+    def _settle(self, pair: tuple[str | None, str], changed: Iterable[str] | None) -> None:
+        if changed is None:
+            self._complete = False
+        else:
+            self._changed[pair] = frozenset(changed)
+
+    def _stored_manifest(self, snapshot_id: str) -> dict[str, str] | None:
+        known = self._stored.get(snapshot_id)
+        if known is not None:
+            self._stored.move_to_end(snapshot_id)
+            return known
+        self._compared += 1
+        if self._compared > _MAX_COMPARED:
+            return None
+        manifest = self._read(snapshot_id)
+        if manifest is not None:
+            self._stored[snapshot_id] = manifest
+            if len(self._stored) > _KEPT_MANIFESTS:
+                self._stored.popitem(last=False)
+        return manifest

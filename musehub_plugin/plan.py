@@ -1,0 +1,192 @@
+"""The planner: what a fetch sends, exactly, at the cost of the answer.
+
+Commits: what the wants reach and the haves do not. Snapshots: those of these commits. Blobs: those of these snapshots,
+less those of every snapshot that the have side must hold (the contract's section 2).
+
+Where the repo's history is packed (`commitgraph`), that costs what the difference between the two sides costs, and the
+statements are few. Else the rows of the whole repo are read, to the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from musehub_plugin import graph, ids
+from musehub_plugin.errors import HistoryDamaged, NotFound
+from musehub_plugin.history import GraphCache, History
+from musehub_plugin.manifestlog import Difference, ManifestLog
+from musehub_plugin.mpack import solid_order
+from musehub_plugin.signals import report_damage
+from musehub_plugin.store import commits as commit_store
+from musehub_plugin.store import manifests
+from musehub_plugin.store.session import Database
+
+_SNAPSHOT_BATCH = 500
+# Plans of up to so many snapshots keep what those change, so that it need not be read twice.
+_KEPT_CHANGES = 1_000
+
+
+class PlannedChange(NamedTuple):
+    """A snapshot of a plan as what it changes from the one before it in the plan.
+
+    Attributes:
+        derivable: whether the id is known to be the manifest's hash.
+    """
+
+    snapshot_id: str
+    change: Difference
+    derivable: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fetch sends: ids, parents before children, blobs in the order of the solid frames.
+
+    Attributes:
+        border_ids: snapshots of the have side from which the lacking commits start, in the order in which those come;
+            empty where that was not looked for.
+        changes: what the snapshots change, for a small plan; None: to be read.
+    """
+
+    commit_ids: Sequence[str]
+    snapshot_ids: Sequence[str]
+    object_ids: Sequence[str]
+    border_ids: Sequence[str] = ()
+    changes: Sequence[PlannedChange] | None = None
+
+
+def plan_delta(
+    db: Database, repo_id: str, want: Sequence[str], have: Sequence[str], cache: GraphCache | None = None
+) -> Plan | None:
+    """Return what the caller lacks, or None where that is nothing.
+
+    Args:
+        db: the unit of work; only read.
+        repo_id: the repo.
+        want: ids of commits.
+        have: ids of commits that the caller holds with all their history; those that the repo does not hold are
+            ignored.
+        cache: packed histories that this process has read.
+
+    Raises:
+        NotFound: the repo does not hold a want; the answer does not say whether another repo does.
+        HistoryDamaged: a parent is neither stored nor in `have`, or a snapshot is not there.
+    """
+    history = History(db, cache or GraphCache(0), repo_id)
+    packed = history.packed([*want, *have])
+    if packed is None or not packed:
+        return _plan_by_rows(db, repo_id, want, have, history.rows())
+    refuse_missing_wants(packed, want)
+    packed_graph = history.graph
+    wanted = [packed[commit_id] for commit_id in want]
+    walk = packed_graph.walk(wanted, (packed[commit_id] for commit_id in have if commit_id in packed))
+    if not walk.lacking:
+        return None
+    ordered = packed_graph.history_order(walk.lacking, wanted)
+    snapshot_ids = list(dict.fromkeys(map(packed_graph.snapshot_id, ordered)))
+    border = (
+        packed_graph.snapshot_id(parent)
+        for commit in ordered
+        for parent in packed_graph.parents(commit)
+        if parent in walk.border
+    )
+    lacking = set(map(packed_graph.blob_id, walk.lacking_blobs()))
+    kept: list[PlannedChange] | None = [] if len(snapshot_ids) <= _KEPT_CHANGES else None
+    first_seen: dict[str, tuple[int, str]] = {}
+    if lacking or kept is not None:
+        for position, planned in enumerate(read_changes(db, repo_id, snapshot_ids)):
+            if kept is not None:
+                kept.append(planned)
+            for path, object_id in planned.change.changed.items():
+                if object_id in lacking:
+                    place = (position, path)
+                    seen = first_seen.get(object_id)
+                    if seen is None or place < seen:
+                        first_seen[object_id] = place
+    if len(first_seen) < len(lacking):
+        raise HistoryDamaged(f"repo {repo_id}: no manifest has blob {min(lacking - first_seen.keys())}")
+    return Plan(
+        commit_ids=list(map(packed_graph.commit_id, ordered)),
+        snapshot_ids=snapshot_ids,
+        object_ids=solid_order((path, position, object_id) for object_id, (position, path) in first_seen.items()),
+        border_ids=list(dict.fromkeys(border)),
+        changes=kept,
+    )
+
+
+def read_changes(db: Database, repo_id: str, snapshot_ids: Sequence[str]) -> Iterator[PlannedChange]:
+    """Yield snapshots in the order given, each as what it changes from the one before it.
+
+    Raises:
+        HistoryDamaged: the repo does not hold one of them, or what it rests on is not there.
+    """
+    log = ManifestLog()
+    for batch in manifests.batches_of(db, repo_id, snapshot_ids, _SNAPSHOT_BATCH):
+        for snapshot_id in batch.snapshot_ids:
+            row = batch.rows.get(snapshot_id) if snapshot_id in batch.held else None
+            if row is None:
+                raise HistoryDamaged(f"repo {repo_id}: snapshot {snapshot_id} is not stored")
+            if row.base_id is not None and log.reaches(row.base_id):
+                change = log.pass_from(snapshot_id, row.base_id, row.change.removed, row.change.changed)
+            else:
+                whole = manifests.assembled(snapshot_id, batch.rows, {}) or manifests.manifest(db, repo_id, snapshot_id)
+                if whole is None:
+                    raise HistoryDamaged(f"repo {repo_id}: snapshot {snapshot_id} rests on one that is not stored")
+                change = log.pass_whole(snapshot_id, whole)
+            yield PlannedChange(snapshot_id, change, row.verified or ids.snapshot_id(row.change.changed) == snapshot_id)
+
+
+def refuse_missing_wants(known: Container[str], want: Sequence[str]) -> None:
+    """Raise where the repo does not hold a want: never did, or not any more since garbage was collected."""
+    for position, commit_id in enumerate(want):
+        if commit_id not in known:
+            raise NotFound(f"want[{position}] is not a commit of this repo.", code="want-not-found")
+
+
+def _plan_by_rows(
+    db: Database, repo_id: str, want: Sequence[str], have: Sequence[str], nodes: Mapping[str, commit_store.Node]
+) -> Plan | None:
+    def parents(commit_id: str) -> Sequence[str]:
+        return nodes[commit_id].parent_ids
+
+    refuse_missing_wants(nodes, want)
+    held = graph.reachable(nodes, parents, have)
+    lacking = graph.reachable(nodes, parents, want) - held
+    if not lacking:
+        return None
+    ordered = graph.history_order(lacking, parents, want)
+    _refuse_holes(repo_id, ordered, nodes, set(have))
+    snapshot_ids = list(dict.fromkeys(nodes[commit_id].snapshot_id for commit_id in ordered))
+    held_snapshot_ids = {nodes[commit_id].snapshot_id for commit_id in held}
+    object_ids = _lacking_objects(db, repo_id, snapshot_ids, held_snapshot_ids)
+    return Plan(ordered, snapshot_ids, object_ids)
+
+
+def _refuse_holes(repo_id: str, ordered: Iterable[str], nodes: Mapping[str, commit_store.Node], have: set[str]) -> None:
+    for commit_id in ordered:
+        for parent_id in nodes[commit_id].parent_ids:
+            if parent_id not in nodes and parent_id not in have:
+                raise HistoryDamaged(f"repo {repo_id}: parent {parent_id} of commit {commit_id} is not stored")
+
+
+def _lacking_objects(db: Database, repo_id: str, snapshot_ids: Sequence[str], held_snapshot_ids: set[str]) -> list[str]:
+    first_seen: dict[str, tuple[str, int]] = {}
+    for position, (snapshot_id, manifest) in enumerate(manifests.manifests(db, repo_id, snapshot_ids)):
+        if manifest is None:
+            raise HistoryDamaged(f"repo {repo_id}: snapshot {snapshot_id} is not stored")
+        for path, object_id in manifest.items():
+            seen = first_seen.get(object_id)
+            if seen is None or (seen[1] == position and path < seen[0]):
+                first_seen[object_id] = (path, position)
+    for snapshot_id, manifest in manifests.manifests(db, repo_id, sorted(held_snapshot_ids)):
+        if manifest is None:
+            # Sending a blob that the client may have costs bytes; it is not an error of this answer.
+            report_damage("snapshot-missing", snapshot_id, f"repo {repo_id} needs it")
+            continue
+        for object_id in manifest.values():
+            first_seen.pop(object_id, None)
+        if not first_seen:
+            break
+    return solid_order((path, position, object_id) for object_id, (path, position) in first_seen.items())

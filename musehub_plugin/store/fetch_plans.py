@@ -1,0 +1,224 @@
+"""Answers to fetches that are ready, who is making one, and the packs that a clone is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from sqlalchemy import delete, func, select, update
+
+from musehub_plugin.store.fetch_packs import use_fetch_pack
+from musehub_plugin.store.models import MusehubBuild, MusehubClonePack, MusehubFetchPack, MusehubFetchPlan
+from musehub_plugin.store.session import Database, batches
+
+# A use is noted when the note is this many seconds old, so that most answers write nothing.
+USE_NOTED_EVERY = 60
+_QUIET = {"synchronize_session": False}
+
+
+class ReadyPack(NamedTuple):
+    """An mpack of a ready answer.
+
+    Attributes:
+        content: the mpack itself, where it travels in the answer; None: it is in object storage.
+    """
+
+    mpack_id: str
+    size_bytes: int
+    commit_count: int
+    snapshot_count: int
+    blob_count: int
+    content: bytes | None = None
+
+
+class ReadyPlan(NamedTuple):
+    """A ready answer: its packs in order, and whether its use should be noted again."""
+
+    packs: Sequence[ReadyPack]
+    is_note_old: bool
+
+
+def find_plan(db: Database, plan_key: str) -> ReadyPlan | None:
+    """Return the ready answer of a key, by one statement; None where there is none, or not all of it."""
+    rows = db.execute(
+        select(
+            MusehubFetchPlan.mpack_id,
+            MusehubFetchPlan.size_bytes,
+            MusehubFetchPlan.commit_count,
+            MusehubFetchPlan.snapshot_count,
+            MusehubFetchPlan.blob_count,
+            MusehubFetchPlan.content,
+            MusehubFetchPlan.pack_count,
+            MusehubFetchPlan.used_at,
+        )
+        .where(MusehubFetchPlan.plan_key == plan_key)
+        .order_by(MusehubFetchPlan.position)
+    ).all()
+    if not rows or len(rows) != rows[0].pack_count:
+        return None
+    age = (datetime.now(UTC) - min(row.used_at for row in rows)).total_seconds()
+    return ReadyPlan([ReadyPack(*tuple(row)[:6]) for row in rows], not 0 <= age < USE_NOTED_EVERY)
+
+
+def note_use(db: Database, plan_key: str, packs: Iterable[ReadyPack]) -> bool:
+    """Note that a ready answer is given, so that its packs are kept; False where one of them is collected by now."""
+    stored = {pack.mpack_id for pack in packs if pack.content is None}
+    kept = 0
+    for batch in batches(stored):
+        kept += db.change(
+            update(MusehubFetchPack)
+            .where(MusehubFetchPack.mpack_id.in_(batch))
+            .values(used_at=db.now())
+            .execution_options(**_QUIET)
+        )
+    noted = db.change(
+        update(MusehubFetchPlan)
+        .where(MusehubFetchPlan.plan_key == plan_key)
+        .values(used_at=db.now())
+        .execution_options(**_QUIET)
+    )
+    return kept == len(stored) and noted > 0
+
+
+def add_plan(db: Database, plan_key: str, repo_id: str, packs: Sequence[ReadyPack]) -> None:
+    """Record a ready answer, unless there is one of that key."""
+    db.insert_new(
+        MusehubFetchPlan,
+        [
+            {
+                "plan_key": plan_key,
+                "position": position,
+                "repo_id": repo_id,
+                "pack_count": len(packs),
+                **pack._asdict(),
+            }
+            for position, pack in enumerate(packs)
+        ],
+    )
+
+
+def retire_plans(db: Database, repo_id: str) -> None:
+    """Forget a repo's ready answers and clone packs: what they hold, the repo is about to let go of."""
+    for each in clone_packs(db, repo_id):
+        use_fetch_pack(db, each.pack.mpack_id, each.pack.size_bytes)
+    db.change(delete(MusehubFetchPlan).where(MusehubFetchPlan.repo_id == repo_id).execution_options(**_QUIET))
+    db.change(delete(MusehubClonePack).where(MusehubClonePack.repo_id == repo_id).execution_options(**_QUIET))
+
+
+def forget_unused_plans(db: Database, unused_for: int) -> int:
+    """Forget answers that nobody was given for some seconds; return how many rows went."""
+    return db.change(
+        delete(MusehubFetchPlan).where(MusehubFetchPlan.used_at < db.now(-unused_for)).execution_options(**_QUIET)
+    )
+
+
+def lease_build(
+    db: Database, plan_key: str, repo_id: str, holder: str, seconds: int, *, request: bytes | None = None
+) -> bool:
+    """Take it upon oneself to make the mpack of a plan; say whether nobody else is at it. Commit at once."""
+    taken = db.insert_one(
+        MusehubBuild,
+        {
+            "plan_key": plan_key,
+            "repo_id": repo_id,
+            "holder": holder,
+            "lease_until": db.now(seconds),
+            "request": request,
+        },
+    )
+    if taken:
+        return True
+    return (
+        db.change(
+            update(MusehubBuild)
+            .where(MusehubBuild.plan_key == plan_key, MusehubBuild.lease_until <= db.now())
+            .values(holder=holder, lease_until=db.now(seconds))
+            .execution_options(**_QUIET)
+        )
+        == 1
+    )
+
+
+def end_build(db: Database, plan_key: str, holder: str) -> None:
+    """Let go of a build, if it is still ours."""
+    db.change(
+        delete(MusehubBuild)
+        .where(MusehubBuild.plan_key == plan_key, MusehubBuild.holder == holder)
+        .execution_options(**_QUIET)
+    )
+
+
+def builds_under_way(db: Database) -> int:
+    """Return how many mpacks are being made, on all machines."""
+    return int(
+        db.execute(
+            select(func.count()).select_from(MusehubBuild).where(MusehubBuild.lease_until > db.now())
+        ).scalar_one()
+    )
+
+
+def is_being_built(db: Database, plan_key: str) -> bool:
+    """Say whether somebody holds a lease on a plan's build."""
+    return (
+        db.execute(
+            select(MusehubBuild.plan_key).where(MusehubBuild.plan_key == plan_key, MusehubBuild.lease_until > db.now())
+        ).first()
+        is not None
+    )
+
+
+def drop_lapsed_builds(db: Database, lapsed_for: int) -> int:
+    """Forget builds whose holder died some seconds ago and that nobody took over."""
+    return db.change(
+        delete(MusehubBuild).where(MusehubBuild.lease_until < db.now(-lapsed_for)).execution_options(**_QUIET)
+    )
+
+
+class ClonePack(NamedTuple):
+    """An mpack of the chain that holds the default branch's history up to `head_commit_id`."""
+
+    head_commit_id: str
+    pack: ReadyPack
+
+
+def clone_packs(db: Database, repo_id: str) -> list[ClonePack]:
+    """Return the chain of a repo's clone packs, in order."""
+    rows = db.execute(
+        select(
+            MusehubClonePack.head_commit_id,
+            MusehubClonePack.mpack_id,
+            MusehubClonePack.size_bytes,
+            MusehubClonePack.commit_count,
+            MusehubClonePack.snapshot_count,
+            MusehubClonePack.blob_count,
+        )
+        .where(MusehubClonePack.repo_id == repo_id)
+        .order_by(MusehubClonePack.position)
+    )
+    return [ClonePack(row.head_commit_id, ReadyPack(*tuple(row)[1:])) for row in rows]
+
+
+def replace_clone_packs(db: Database, repo_id: str, position: int, new: Sequence[ClonePack]) -> None:
+    """Put packs in the place of those of the chain from a position on."""
+    db.change(
+        delete(MusehubClonePack)
+        .where(MusehubClonePack.repo_id == repo_id, MusehubClonePack.position >= position)
+        .execution_options(**_QUIET)
+    )
+    db.insert_new(
+        MusehubClonePack,
+        [
+            {
+                "repo_id": repo_id,
+                "position": position + number,
+                "head_commit_id": each.head_commit_id,
+                "mpack_id": each.pack.mpack_id,
+                "size_bytes": each.pack.size_bytes,
+                "commit_count": each.pack.commit_count,
+                "snapshot_count": each.pack.snapshot_count,
+                "blob_count": each.pack.blob_count,
+            }
+            for number, each in enumerate(new)
+        ],
+    )

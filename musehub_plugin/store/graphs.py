@@ -1,0 +1,76 @@
+"""Graph segments: a repo's history packed for the planner, as rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import delete, select
+
+from musehub_plugin.ids import from_digest
+from musehub_plugin.store.locks import own_graph
+from musehub_plugin.store.models import MusehubGraphSegment
+from musehub_plugin.store.session import Database
+
+_QUIET = {"synchronize_session": False}
+
+
+class SegmentRow(NamedTuple):
+    """A segment without its data."""
+
+    first_commit: int
+    segment_id: str
+    commit_count: int
+
+
+def segments(db: Database, repo_id: str) -> list[SegmentRow]:
+    """Return a repo's segments in order; none where its history is not packed."""
+    rows = db.execute(
+        select(MusehubGraphSegment.first_commit, MusehubGraphSegment.segment_id, MusehubGraphSegment.commit_count)
+        .where(MusehubGraphSegment.repo_id == repo_id)
+        .order_by(MusehubGraphSegment.first_commit)
+    )
+    return [SegmentRow(*tuple(row)) for row in rows]
+
+
+def segment_data(db: Database, repo_id: str, segment_ids: Sequence[str]) -> dict[str, bytes]:
+    """Return the data of those of a repo's segments that are there."""
+    rows = db.execute(
+        select(MusehubGraphSegment.segment_id, MusehubGraphSegment.data).where(
+            MusehubGraphSegment.repo_id == repo_id, MusehubGraphSegment.segment_id.in_(segment_ids)
+        )
+    )
+    return {row.segment_id: bytes(row.data) for row in rows}
+
+
+def lock_segments(db: Database, repo_id: str) -> None:
+    """Keep others from changing a repo's segments until this transaction ends."""
+    own_graph(db, repo_id)
+
+
+def replace_segments(db: Database, repo_id: str, first_commit: int, data: bytes, commit_count: int) -> None:
+    """Put one segment in the place of those that begin at a commit or later; `lock_segments` must have been called."""
+    db.change(
+        delete(MusehubGraphSegment)
+        .where(MusehubGraphSegment.repo_id == repo_id, MusehubGraphSegment.first_commit >= first_commit)
+        .execution_options(**_QUIET)
+    )
+    db.insert_new(
+        MusehubGraphSegment,
+        [
+            {
+                "repo_id": repo_id,
+                "first_commit": first_commit,
+                "segment_id": from_digest(hashlib.sha256(data).digest()),
+                "commit_count": commit_count,
+                "data": data,
+            }
+        ],
+    )
+
+
+def drop_segments(db: Database, repo_id: str) -> None:
+    """Forget a repo's segments: the planner reads rows until they are made anew."""
+    lock_segments(db, repo_id)
+    db.change(delete(MusehubGraphSegment).where(MusehubGraphSegment.repo_id == repo_id).execution_options(**_QUIET))

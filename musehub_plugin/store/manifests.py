@@ -1,0 +1,315 @@
+"""Snapshots of a repo: manifests as rows of changes, in chains of bounded length.
+
+A row that the plugin writes holds what the snapshot changes from the one of its commit's first parent: msgpack of
+`[removed paths, paths, their objects' digests joined]`. Where such a chain would get long, or larger than two whole
+manifests, the row holds the whole manifest in the same form. Rows written by hand hold it as `{path: object_id}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgpack
+from sqlalchemy import event, func, select, update
+from sqlalchemy.orm import QueryContext
+from sqlalchemy.orm.attributes import set_committed_value
+
+from musehub_plugin.ids import from_digest, to_digest
+from musehub_plugin.manifestlog import Difference
+from musehub_plugin.store.models import DIGEST_SIZE, MusehubSnapshot, MusehubSnapshotRef
+from musehub_plugin.store.session import Database, batches
+
+# A manifest is read by one statement that follows its chain: some 12 us a row.
+MAX_CHAIN = 200
+# Manifests of large trees are some 500 KB each; so many are in memory at once.
+_MANIFEST_BATCH = 50
+
+
+class StoredSnapshot(NamedTuple):
+    """A snapshot as its row has it.
+
+    Attributes:
+        base_id: the snapshot that the change is from; None: the empty manifest.
+        change: what it changes.
+        verified: whether a push has found the manifest to hash to the snapshot's id, which nobody did for a row that
+            was written by hand.
+    """
+
+    base_id: str | None
+    change: Difference
+    verified: bool
+
+
+class Chain(NamedTuple):
+    """How far a snapshot's row is from a whole manifest: deltas, and their bytes."""
+
+    length: int
+    size_bytes: int
+
+
+class NewSnapshot(NamedTuple):
+    """A verified snapshot that a push brings.
+
+    Attributes:
+        base_id: the snapshot that `change` is from; None: the empty manifest.
+        change: what it changes.
+        entry_count: paths in the whole manifest.
+        chain: how far the row will be from a whole manifest.
+        packed: `change` as `pack_change` has it.
+    """
+
+    snapshot_id: str
+    base_id: str | None
+    change: Difference
+    entry_count: int
+    chain: Chain
+    packed: bytes
+
+
+def held_snapshots(db: Database, repo_id: str, snapshot_ids: Iterable[str]) -> set[str]:
+    """Return which of `snapshot_ids` the repo holds."""
+    return db.found_among(MusehubSnapshotRef.snapshot_id, snapshot_ids, MusehubSnapshotRef.repo_id == repo_id)
+
+
+def pack_change(change: Difference) -> bytes:
+    """Return a change as rows hold it."""
+    paths = sorted(change.changed)
+    digests = b"".join(to_digest(change.changed[path]) for path in paths)
+    return bytes(msgpack.packb([sorted(change.removed), paths, digests]))
+
+
+def unpack_change(packed: bytes) -> Difference:
+    """Return the change that `pack_change` packed."""
+    removed, paths, digests = msgpack.unpackb(packed)
+    return Difference(
+        removed,
+        {
+            path: from_digest(digests[start : start + DIGEST_SIZE])
+            for path, start in zip(paths, range(0, len(digests), DIGEST_SIZE), strict=True)
+        },
+    )
+
+
+class SnapshotBatch(NamedTuple):
+    """Some snapshots that were asked for, with all that their manifests rest on.
+
+    Attributes:
+        snapshot_ids: those asked for, in the order given.
+        held: which of them the repo holds.
+        rows: these and their chains, by id.
+    """
+
+    snapshot_ids: Sequence[str]
+    held: set[str]
+    rows: Mapping[str, StoredSnapshot]
+
+
+def batches_of(db: Database, repo_id: str, snapshot_ids: Sequence[str], size: int) -> Iterator[SnapshotBatch]:
+    """Yield snapshots in the order given, with their chains, by two statements a batch.
+
+    The chain of a batch ends at the last snapshot of the batch before it, which whoever reads in the order of history
+    has at hand.
+    """
+    before: str | None = None
+    for start in range(0, len(snapshot_ids), size):
+        batch = snapshot_ids[start : start + size]
+        held = held_snapshots(db, repo_id, batch)
+        yield SnapshotBatch(batch, held, _rows_with_chains(db, held, before))
+        before = batch[-1]
+
+
+def manifests(db: Database, repo_id: str, snapshot_ids: Sequence[str]) -> Iterator[tuple[str, dict[str, str] | None]]:
+    """Yield `(snapshot_id, manifest)` in the order given; None where the repo does not hold the snapshot.
+
+    Two statements for every 50 snapshots, whatever the length of the chains. What is yielded is the caller's.
+    """
+    made: dict[str, dict[str, str]] = {}
+    for batch in batches_of(db, repo_id, snapshot_ids, _MANIFEST_BATCH):
+        for snapshot_id in batch.snapshot_ids:
+            whole = assembled(snapshot_id, batch.rows, made) if snapshot_id in batch.held else None
+            if whole is not None:
+                # Neighbours rest on one another; what lies further back is made again.
+                made = {snapshot_id: whole}
+            yield snapshot_id, None if whole is None else dict(whole)
+        if batch.snapshot_ids[-1] not in made:
+            made = {}
+
+
+def manifest(db: Database, repo_id: str, snapshot_id: str) -> dict[str, str] | None:
+    """Return one manifest; None where the repo does not hold the snapshot."""
+    return next(manifests(db, repo_id, [snapshot_id]))[1]
+
+
+def assembled(
+    snapshot_id: str, rows: Mapping[str, StoredSnapshot], made: Mapping[str, dict[str, str]]
+) -> dict[str, str] | None:
+    """Return a manifest by its chain; None where the chain is broken.
+
+    Args:
+        snapshot_id: the snapshot.
+        rows: it and what it rests on.
+        made: manifests that are at hand; not changed.
+    """
+    way: list[StoredSnapshot] = []
+    at: str | None = snapshot_id
+    while at is not None and at not in made:
+        row = rows.get(at)
+        if row is None or len(way) > len(rows):
+            return None
+        way.append(row)
+        at = row.base_id
+    result = {} if at is None else dict(made[at])
+    for row in reversed(way):
+        for path in row.change.removed:
+            result.pop(path, None)
+        result.update(row.change.changed)
+    return result
+
+
+def _rows_with_chains(
+    db: Database, snapshot_ids: Iterable[str], before: str | None = None
+) -> dict[str, StoredSnapshot]:
+    """Return rows of snapshots and of all that they rest on, but for `before` and what only that rests on."""
+    found: dict[str, StoredSnapshot] = {}
+    for batch in batches(snapshot_ids):
+        ids = select(MusehubSnapshot.snapshot_id, MusehubSnapshot.base_id)
+        chain = ids.where(MusehubSnapshot.snapshot_id.in_(batch)).cte("chain", recursive=True)
+        below = ids.join(chain, MusehubSnapshot.snapshot_id == chain.c.base_id)
+        if before is not None:
+            below = below.where(MusehubSnapshot.snapshot_id != before)
+        chain = chain.union(below)
+        rows = db.execute(
+            select(
+                MusehubSnapshot.snapshot_id,
+                MusehubSnapshot.base_id,
+                MusehubSnapshot.delta_blob,
+                MusehubSnapshot.manifest_blob,
+            ).join(chain, chain.c.snapshot_id == MusehubSnapshot.snapshot_id)
+        )
+        for snapshot_id, base_id, delta_blob, manifest_blob in rows:
+            if delta_blob is not None:
+                found[snapshot_id] = StoredSnapshot(base_id, unpack_change(delta_blob), verified=True)
+            elif manifest_blob is not None:
+                whole = Difference([], msgpack.unpackb(manifest_blob))
+                found[snapshot_id] = StoredSnapshot(None, whole, verified=False)
+    return found
+
+
+def chains(db: Database, snapshot_ids: Iterable[str]) -> dict[str, Chain]:
+    """Return how long the chains of snapshots are."""
+    found: dict[str, Chain] = {}
+    for batch in batches(set(snapshot_ids)):
+        rows = db.execute(
+            select(MusehubSnapshot.snapshot_id, MusehubSnapshot.chain_length, MusehubSnapshot.chain_bytes).where(
+                MusehubSnapshot.snapshot_id.in_(batch)
+            )
+        )
+        found.update((snapshot_id, Chain(length, size)) for snapshot_id, length, size in rows)
+    return found
+
+
+def resting_on(db: Database, snapshot_ids: Iterable[str]) -> list[str]:
+    """Return the snapshots whose rows hold what they change from one of `snapshot_ids`, but those among them."""
+    bases = set(snapshot_ids)
+    found: set[str] = set()
+    for batch in batches(bases):
+        found.update(
+            db.execute(select(MusehubSnapshot.snapshot_id).where(MusehubSnapshot.base_id.in_(batch))).scalars()
+        )
+    return sorted(found - bases)
+
+
+def new_snapshot(
+    snapshot_id: str, base: tuple[str, Chain] | None, change: Difference, manifest: Mapping[str, str]
+) -> NewSnapshot:
+    """Return a snapshot as it is to be stored: as a delta, or whole where its chain would get too long.
+
+    Args:
+        snapshot_id: its id.
+        base: the snapshot that `change` is from and how long its chain is; None: the empty manifest.
+        change: what it changes.
+        manifest: all of it.
+    """
+    if base is not None:
+        packed = pack_change(change)
+        chain = Chain(base[1].length + 1, base[1].size_bytes + len(packed))
+        # A whole manifest takes about 60 bytes an entry.
+        if chain.length <= MAX_CHAIN and chain.size_bytes <= 120 * len(manifest):
+            return NewSnapshot(snapshot_id, base[0], change, len(manifest), chain, packed)
+    change = Difference([], dict(manifest))
+    return NewSnapshot(snapshot_id, None, change, len(manifest), Chain(0, 0), pack_change(change))
+
+
+def add_snapshots(db: Database, repo_id: str, new: Sequence[NewSnapshot]) -> None:
+    """Insert verified snapshots and this repo's hold on them. A base must be there, or be among them."""
+    db.insert_new(
+        MusehubSnapshot,
+        [
+            {
+                "snapshot_id": snapshot.snapshot_id,
+                "base_id": snapshot.base_id,
+                "directories": [],
+                "delta_blob": snapshot.packed,
+                "entry_count": snapshot.entry_count,
+                "chain_length": snapshot.chain.length,
+                "chain_bytes": snapshot.chain.size_bytes,
+            }
+            for snapshot in new
+        ],
+    )
+    db.insert_new(MusehubSnapshotRef, [{"repo_id": repo_id, "snapshot_id": snapshot.snapshot_id} for snapshot in new])
+
+
+def entry_total(db: Database, repo_id: str, snapshot_ids: Iterable[str]) -> int:
+    """Return how many entries some manifests of a repo have together, as far as rows say."""
+    entries = 0
+    for batch in batches(set(snapshot_ids)):
+        entries += int(
+            db.execute(
+                select(func.coalesce(func.sum(MusehubSnapshot.entry_count), 0))
+                .join(MusehubSnapshotRef, MusehubSnapshotRef.snapshot_id == MusehubSnapshot.snapshot_id)
+                .where(MusehubSnapshotRef.repo_id == repo_id, MusehubSnapshot.snapshot_id.in_(batch))
+            ).scalar_one()
+        )
+    return entries
+
+
+def make_whole(db: Database, snapshot_ids: Sequence[str]) -> None:
+    """Have rows hold their whole manifests, so that what they rested on can be removed."""
+    for start in range(0, len(snapshot_ids), _MANIFEST_BATCH):
+        batch = snapshot_ids[start : start + _MANIFEST_BATCH]
+        rows = _rows_with_chains(db, batch)
+        for snapshot_id in batch:
+            whole = assembled(snapshot_id, rows, {})
+            if whole is None:
+                continue
+            db.change(
+                update(MusehubSnapshot)
+                .where(MusehubSnapshot.snapshot_id == snapshot_id)
+                .values(base_id=None, delta_blob=pack_change(Difference([], whole)), chain_length=0, chain_bytes=0)
+                .execution_options(synchronize_session=False)
+            )
+
+
+def directories(manifest: Iterable[str]) -> list[str]:
+    """Return every folder that a manifest's paths imply, sorted."""
+    found: set[str] = set()
+    for path in manifest:
+        cut = path.rfind("/")
+        while cut > 0 and path[:cut] not in found:
+            found.add(path[:cut])
+            cut = path.rfind("/", 0, cut)
+    return sorted(found)
+
+
+@event.listens_for(MusehubSnapshot, "load", restore_load_context=True)
+def _show_whole(snapshot: MusehubSnapshot, context: QueryContext) -> None:
+    """Let a host that loads the entity see what the row stands for: the whole manifest, and its folders."""
+    if snapshot.__dict__.get("manifest_blob", b"") is not None or snapshot.__dict__.get("delta_blob") is None:
+        return
+    rows = _rows_with_chains(Database(context.session), [snapshot.snapshot_id])
+    whole = assembled(snapshot.snapshot_id, rows, {})
+    if whole is not None:
+        set_committed_value(snapshot, "manifest_blob", msgpack.packb(dict(sorted(whole.items()))))
+        set_committed_value(snapshot, "directories", directories(whole))
