@@ -57,6 +57,12 @@ class EntityFiles:
         """
         return _exists(self._entity_path(kind, entity_id)) or self.packs.has(kind, entity_id)
 
+    def holds_nothing(self) -> bool:
+        """Say whether there are no blobs, snapshots and commits at all."""
+        if next(iter(self.packs), None) is not None:
+            return False
+        return not any(next(self.loose_ids(kind), None) for kind in ("objects", "snapshots", "commits"))
+
     # Blobs
 
     def has_blob(self, object_id: str) -> bool:
@@ -246,15 +252,17 @@ class EntityFiles:
         folder = self.muse / kind
         if not folder.is_dir():
             return
-        for entry in os.scandir(folder):
-            if kind != "objects":
-                digits = entry.name.removesuffix(".json")
-                if entry.name.endswith(".json") and ids.is_hex(digits):
-                    yield ids.PREFIX + digits
-            elif entry.is_dir():
-                for leaf in os.scandir(entry.path):
-                    if ids.is_hex(entry.name + leaf.name):
-                        yield ids.PREFIX + entry.name + leaf.name
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if kind != "objects":
+                    digits = entry.name.removesuffix(".json")
+                    if entry.name.endswith(".json") and ids.is_hex(digits):
+                        yield ids.PREFIX + digits
+                elif entry.is_dir():
+                    with os.scandir(entry.path) as leaves:
+                        for leaf in leaves:
+                            if ids.is_hex(entry.name + leaf.name):
+                                yield ids.PREFIX + entry.name + leaf.name
 
     def remove_loose(self, kind: str, entity_id: str) -> None:
         """Remove an entity's own file; a pack must hold it."""

@@ -18,17 +18,15 @@ from __future__ import annotations
 import hashlib
 import mmap
 import struct
-from array import array
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import msgpack
 
 from musehub_plugin import ids
-from musehub_plugin.mpack import BlobEntry
 from musehub_plugin.mpack.zstd import compress, decompress
 
 MAGIC: Final = b"MUSEIDX1"
@@ -147,35 +145,34 @@ class IndexBuilder:
     """Collects what an index says, as a pack is read from its first blob to its last commit."""
 
     def __init__(self) -> None:
-        self._ids = {kind: bytearray() for kind in KINDS}
-        self._seen: dict[str, set[bytes]] = {kind: set() for kind in KINDS}
-        self._frames = array("I")
-        self._offsets = array("I")
-        self._sizes = array("Q")
+        self._rows: dict[str, list[bytes]] = {kind: [] for kind in KINDS}
         self._block: list[dict[str, Any]] = []
         self._blocks: list[tuple[bytes, int]] = []
 
-    def add_blob(self, entry: BlobEntry) -> None:
-        """Add a blob."""
-        self._add("objects", entry.object_id)
-        self._frames.append(entry.frame)
-        self._offsets.append(entry.offset)
-        self._sizes.append(entry.size)
+    def add_blobs(self, digests: bytes, places: Iterable[tuple[int, int, int]]) -> None:
+        """Add all blobs.
 
-    def add_snapshot(self, snapshot_id: str) -> None:
-        """Add a snapshot; the pack's order is the order of the calls."""
-        self._add("snapshots", snapshot_id)
+        Args:
+            digests: their SHA-256 digests, 32 bytes each.
+            places: frame, offset and size of each.
+        """
+        pack = _BLOB_ROW.pack
+        self._rows["objects"] += [
+            digests[32 * number : 32 * number + 32] + pack(*place) for number, place in enumerate(places)
+        ]
 
-    def add_commit(self, commit: Mapping[str, Any]) -> None:
-        """Add a commit in its wire form; the pack's order is the order of the calls."""
-        self._add("commits", commit["commit_id"])
-        self._block.append(dict(commit))
+    def add_snapshot(self, digest: bytes) -> None:
+        """Add a snapshot by its id's digest; the pack's order is the order of the calls."""
+        rows = self._rows["snapshots"]
+        rows.append(digest + _ORDINAL_ROW.pack(len(rows)))
+
+    def add_commit(self, commit: dict[str, Any], digest: bytes) -> None:
+        """Add a commit in its wire form, and its id's digest; the pack's order is the order of the calls."""
+        rows = self._rows["commits"]
+        rows.append(digest + _ORDINAL_ROW.pack(len(rows)))
+        self._block.append(commit)
         if len(self._block) == _COMMITS_PER_BLOCK:
             self._flush()
-
-    def has(self, kind: str, entity_id: str) -> bool:
-        """Say whether an entity was added."""
-        return ids.to_digest(entity_id) in self._seen[kind]
 
     def parts(self) -> Iterator[bytes]:
         """Yield the index, in pieces."""
@@ -186,11 +183,6 @@ class IndexBuilder:
             yield part
         yield digest.digest()
 
-    def _add(self, kind: str, entity_id: str) -> None:
-        digest = ids.to_digest(entity_id)
-        self._ids[kind] += digest
-        self._seen[kind].add(digest)
-
     def _flush(self) -> None:
         if self._block:
             raw: bytes = msgpack.packb(self._block)
@@ -198,19 +190,13 @@ class IndexBuilder:
             self._block = []
 
     def _pieces(self) -> Iterator[bytes]:
-        counts = [len(self._ids[kind]) // 32 for kind in KINDS]
-        yield _HEADER.pack(MAGIC, *counts, len(self._blocks))
+        yield _HEADER.pack(MAGIC, *(len(self._rows[kind]) for kind in KINDS), len(self._blocks))
         size = _HEADER.size
-        for kind, count in zip(KINDS, counts, strict=True):
-            digests = bytes(self._ids[kind])
-            order = sorted(range(count), key=lambda at: digests[32 * at : 32 * at + 32])
-            yield b"".join(digests[32 * at : 32 * at + 32] for at in order)
-            if kind == "objects":
-                frames, offsets, sizes = self._frames, self._offsets, self._sizes
-                yield b"".join(_BLOB_ROW.pack(frames[at], offsets[at], sizes[at]) for at in order)
-            else:
-                yield b"".join(map(_ORDINAL_ROW.pack, order))
-            size += count * (32 + _ROWS[kind].size)
+        for kind in KINDS:
+            rows = sorted(self._rows[kind])
+            yield b"".join([row[:32] for row in rows])
+            yield b"".join([row[32:] for row in rows])
+            size += len(rows) * (32 + _ROWS[kind].size)
         place = size + len(self._blocks) * _BLOCK_ROW.size
         for block, raw in self._blocks:
             yield _BLOCK_ROW.pack(place, len(block), raw)

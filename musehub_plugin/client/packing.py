@@ -7,20 +7,19 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from musehub_plugin import ids
-from musehub_plugin.client.apply import Applied, LooseStore, apply_to, require_id
+from musehub_plugin.client.apply import Applied, LooseStore, apply_to
 from musehub_plugin.client.building import built_mpack
 from musehub_plugin.client.errors import BadMPack, WorkdirError
 from musehub_plugin.client.history import History
-from musehub_plugin.client.manifest import ManifestRows
-from musehub_plugin.client.packindex import KINDS, IndexBuilder
+from musehub_plugin.client.packcheck import check_pack
+from musehub_plugin.client.packindex import KINDS
 from musehub_plugin.client.packs import Pack
 from musehub_plugin.client.progress import Progress, silent
 from musehub_plugin.client.workdir import Workdir
 from musehub_plugin.client.worktree import CheckedOut, checkout
-from musehub_plugin.mpack import Blob, Limits
+from musehub_plugin.mpack import Limits
 
 
 @dataclass(frozen=True)
@@ -42,33 +41,6 @@ class Packed:
     files: CheckedOut = field(default_factory=CheckedOut)
 
 
-class _IndexStore:
-    """Notes where each entity of a pack is, and writes nothing."""
-
-    def __init__(self, workdir: Workdir) -> None:
-        self._workdir = workdir
-        self.builder = IndexBuilder()
-
-    def has(self, kind: str, entity_id: str) -> bool:
-        return self.builder.has(kind, entity_id) or self._workdir.has(kind, entity_id)
-
-    def add_blob(self, blob: Blob) -> bool:
-        digest = hashlib.sha256()
-        for piece in blob.chunks():
-            digest.update(piece)
-        require_id(blob, ids.from_digest(digest.digest()))
-        self.builder.add_blob(blob.entry)
-        return not self._workdir.has("objects", blob.object_id)
-
-    def add_snapshot(self, rows: ManifestRows, snapshot_id: str) -> bool:
-        self.builder.add_snapshot(snapshot_id)
-        return not self._workdir.has("snapshots", snapshot_id)
-
-    def add_commit(self, commit: dict[str, Any]) -> bool:
-        self.builder.add_commit(commit)
-        return not self._workdir.has("commits", commit["commit_id"])
-
-
 def keep_mpack(
     workdir: Workdir, source: Path, mpack_id: str, *, limits: Limits | None = None, progress: Progress = silent
 ) -> Applied:
@@ -84,10 +56,8 @@ def keep_mpack(
     Raises:
         BadMPack: as `apply_mpack`; the file stays where it was.
     """
-    store = _IndexStore(workdir)
-    with source.open("rb") as file:
-        applied = apply_to(store, file, limits=limits, progress=progress)
-    workdir.packs.add(source, mpack_id, store.builder)
+    builder, applied = check_pack(workdir, source, limits=limits, progress=progress)
+    workdir.packs.add(source, mpack_id, builder)
     return applied
 
 
@@ -99,15 +69,14 @@ def pack_problems(workdir: Workdir, pack: Pack, progress: Progress = silent) -> 
         pack: the pack.
         progress: told about blobs, snapshots and commits verified.
     """
-    store = _IndexStore(workdir)
     try:
         with pack.path.open("rb") as file:
             found = ids.from_digest(hashlib.file_digest(file, "sha256").digest())
-            if found != pack.mpack_id:
-                return [f"pack {pack.path.name} hashes to {found}"]
-            apply_to(store, file, progress=progress)
+        if found != pack.mpack_id:
+            return [f"pack {pack.path.name} hashes to {found}"]
+        builder, _ = check_pack(workdir, pack.path, progress=progress)
         digest = hashlib.sha256()
-        for part in store.builder.parts():
+        for part in builder.parts():
             digest.update(part)
         # Asked for, it is made where it is missing.
         _ = pack.index

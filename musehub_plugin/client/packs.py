@@ -141,12 +141,11 @@ class Pack:
         builder = IndexBuilder()
         reader = self.reader()
         try:
-            for entry in reader.directory():
-                builder.add_blob(entry)
+            builder.add_blobs(reader.blob_digests(), reader.blob_places())
             for snapshot_id in reader.snapshot_ids():
-                builder.add_snapshot(snapshot_id)
+                builder.add_snapshot(ids.to_digest(snapshot_id))
             for commit in reader.commits():
-                builder.add_commit(commit)
+                builder.add_commit(commit, ids.to_digest(commit["commit_id"]))
         except MPackError as error:
             raise self.damaged(error) from None
         write_index(builder, self.index_path)
