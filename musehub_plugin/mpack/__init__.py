@@ -9,6 +9,7 @@ from musehub_plugin.mpack.layout import Codec, Frame, Kind
 from musehub_plugin.mpack.limits import Limits, MPackError
 from musehub_plugin.mpack.order import solid_order
 from musehub_plugin.mpack.reader import Blob, BlobEntry, MPackReader, SnapshotDelta, Source
+from musehub_plugin.mpack.thin import BaseProvider
 from musehub_plugin.mpack.verify import (
     FalseIdError,
     blob_shares,
@@ -18,10 +19,12 @@ from musehub_plugin.mpack.verify import (
     verify_snapshots,
 )
 from musehub_plugin.mpack.wire import WIRE_LIMITS, build_wire_mpack, parse_wire_mpack
-from musehub_plugin.mpack.writer import MPackWriter, PackSummary
+from musehub_plugin.mpack.writer import BaseBlob, MPackWriter, PackSummary
 
 __all__ = [
     "WIRE_LIMITS",
+    "BaseBlob",
+    "BaseProvider",
     "Blob",
     "BlobEntry",
     "Codec",

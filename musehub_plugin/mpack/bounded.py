@@ -6,7 +6,7 @@ are walked over before they are decoded, and columns are pulled one by one with 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, NoReturn
 
@@ -113,13 +113,13 @@ class Columns:
     Args:
         raw: the frame's decompressed bytes.
         where: which frame it is, for errors.
-        count: columns that it must have.
+        count: columns that it must have; None where they are not in an array of their own.
 
     Raises:
         MPackError: here and in every method, where the bytes are not what was asked for.
     """
 
-    def __init__(self, raw: bytes, where: str, count: int) -> None:
+    def __init__(self, raw: bytes, where: str, count: int | None) -> None:
         self._where = where
         self._size = len(raw)
         self._unpacker = msgpack.Unpacker(
@@ -137,8 +137,7 @@ class Columns:
             max_ext_len=0,
         )
         self._unpacker.feed(raw)
-        found = self._header("the frame")
-        if found != count:
+        if count is not None and (found := self._header("the frame")) != count:
             raise MPackError(f"{where}: {found} columns, not {count}")
 
     def _header(self, name: str) -> int:
@@ -179,7 +178,9 @@ class Columns:
 
     def strings(self, name: str, *, count: int | None = None, max_bytes: int) -> list[str]:
         """Return a column of strings, each of at most `max_bytes` bytes of UTF-8."""
-        values = self._values(name, count)
+        return self._bounded_strings(name, self._values(name, count), max_bytes)
+
+    def _bounded_strings(self, name: str, values: list[Any], max_bytes: int) -> list[str]:
         self._check_types(name, values, str)
         # A character takes four bytes at most: the exact test is for columns with a long string in them.
         if values and max(map(len, values)) * 4 > max_bytes:
@@ -187,6 +188,16 @@ class Columns:
                 if len(value) * 4 > max_bytes and len(value.encode()) > max_bytes:
                     raise MPackError(f"{self._where}: {name} {ordinal} is over {max_bytes} bytes")
         return values
+
+    def names(self, name: str, *, known: Sequence[str], max_bytes: int) -> list[str]:
+        """Return a column of strings, each of at most `max_bytes` bytes, or instead its number in `known`."""
+        values = self._values(name, None)
+        for ordinal, value in enumerate(values):
+            if type(value) is int:
+                if not 0 <= value < len(known):
+                    raise MPackError(f"{self._where}: {name} {ordinal} is number {value} of {len(known)}")
+                values[ordinal] = known[value]
+        return self._bounded_strings(name, values, max_bytes)
 
     def binaries(self, name: str, *, count: int | None = None, max_bytes: int) -> list[bytes]:
         """Return a column of byte strings, each of at most `max_bytes`."""
@@ -209,8 +220,13 @@ class Columns:
             raise MPackError(f"{self._where}: {name} has {len(value) // 32} digests, not {count}")
         return value
 
+    @property
+    def position(self) -> int:
+        """Bytes read so far."""
+        return int(self._unpacker.tell())
+
     def finish(self) -> None:
         """Check that nothing follows the last column."""
-        rest = self._size - self._unpacker.tell()
+        rest = self._size - self.position
         if rest:
             raise MPackError(f"{self._where}: {rest} bytes follow the last column")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from musehub_plugin.mpack.layout import MAGIC, METADATA_FRAME_BYTES, Codec, Frame, Kind, encode_frame, encode_toc
 from musehub_plugin.mpack.limits import Limits
+from musehub_plugin.mpack.thin import Prefix, pack_entries
+from musehub_plugin.mpack.zstd import compress
 
-# Level 6 costs 0.3 % more bytes than 12 on a real history, and saves nothing worth having.
+# Level 6 takes 1 % of a real pack's time less, and 0.1 % more bytes.
 METADATA_LEVEL = 12
+# On one-commit fetches of a real history level 17 takes 4 % fewer bytes than 6, and a millisecond more.
+_SMALL_PREFIXED_LEVEL = 17
+_SMALL = 1 << 19
+_PREFIXED_LEVEL = 9
 _METADATA_WINDOW_LOG = 22
 _BLOB_WINDOW_LOG = 24
 
@@ -26,11 +32,36 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A frame of blobs that is being compressed."""
+class _Blobs:
+    """A frame of blobs."""
 
     raw: bytes | bytearray
     count: int
+    level: int
+    prefix: Prefix | None
+
+    def compress(self) -> tuple[Codec, bytes]:
+        """Return the codec that suits it, and how it is stored in it."""
+        if self.prefix:
+            entries, content = self.prefix
+            small = len(self.raw) + len(content) <= _SMALL
+            level = max(self.level, _SMALL_PREFIXED_LEVEL if small else _PREFIXED_LEVEL)
+            stored = pack_entries(entries)
+            stored += compress(self.raw, level=level, window_log=_BLOB_WINDOW_LOG, prefix=content)
+            if len(stored) < len(self.raw):
+                return Codec.PREFIXED, stored
+        return self.compress_alone()
+
+    def compress_alone(self) -> tuple[Codec, bytes]:
+        """Return the same, with nothing that the receiver must hold."""
+        return encode_frame(self.raw, level=self.level, window_log=_BLOB_WINDOW_LOG)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A frame of blobs that is being compressed."""
+
+    blobs: _Blobs
     result: Future[tuple[Codec, bytes]]
 
 
@@ -50,6 +81,7 @@ class FrameEmitter:
         self._frames: list[Frame] = []
         self._raw_total = 0
         self._to_come = 0
+        self._prefix_total = 0
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
         self._waiting: deque[_Waiting] = deque()
@@ -87,27 +119,32 @@ class FrameEmitter:
         self.drain()
         self._append(kind, raw, count, *encode_frame(raw, level=METADATA_LEVEL, window_log=_METADATA_WINDOW_LOG))
 
-    def emit_blobs(self, raw: bytes | bytearray, count: int, level: int) -> None:
+    def emit_blobs(self, raw: bytes | bytearray, count: int, level: int, prefix: Prefix | None = None) -> None:
         """Write a frame of blobs, now or when it is compressed; `raw` must not be changed any more."""
-
-        def compress() -> tuple[Codec, bytes]:
-            return encode_frame(raw, level=level, window_log=_BLOB_WINDOW_LOG)
-
+        blobs = _Blobs(raw, count, level, prefix)
         if self._threads <= 1:
-            self._append(Kind.BLOBS, raw, count, *compress())
+            self._append_blobs(blobs, *blobs.compress())
             return
-        self._waiting.append(_Waiting(raw, count, self._started(compress)))
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="mpack")
+        self._waiting.append(_Waiting(blobs, self._pool.submit(blobs.compress)))
         while len(self._waiting) > self._threads:
             self._take()
 
-    def _started(self, work: Callable[[], tuple[Codec, bytes]]) -> Future[tuple[Codec, bytes]]:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="mpack")
-        return self._pool.submit(work)
-
     def _take(self) -> None:
         first = self._waiting.popleft()
-        self._append(Kind.BLOBS, first.raw, first.count, *first.result.result())
+        self._append_blobs(first.blobs, *first.result.result())
+
+    def _append_blobs(self, blobs: _Blobs, codec: Codec, stored: bytes) -> None:
+        if codec == Codec.PREFIXED and blobs.prefix:
+            # A reader accepts no more of prefixes than of raw bytes.
+            prefixes = self._prefix_total + len(blobs.prefix.content)
+            allowed = self._allowed(len(stored))
+            if prefixes > allowed or self._raw_total + len(blobs.raw) > allowed:
+                codec, stored = blobs.compress_alone()
+            else:
+                self._prefix_total = prefixes
+        self._append(Kind.BLOBS, blobs.raw, blobs.count, codec, stored)
 
     def drain(self) -> None:
         """Write the frames that are still being compressed."""
@@ -118,17 +155,29 @@ class FrameEmitter:
         self._raw_total += len(raw)
         # A reader takes a file that decompresses to far more than its size for a bomb; what would look like one is
         # stored plain, which pays for many frames to come.
-        size = self.position + self._to_come + len(stored)
-        allowed = self._limits.ratio_allowance + self._limits.max_ratio * size
-        if codec == Codec.ZSTD and self._raw_total > allowed:
+        if codec == Codec.ZSTD and self._raw_total > self._allowed(len(stored)):
             codec, stored = Codec.PLAIN, bytes(raw)
         self._frames.append(Frame(kind, codec, self.position, len(stored), len(raw), count))
         self._write(stored)
 
-    def finish(self) -> None:
-        """Write the table of contents."""
+    def _allowed(self, size: int) -> int:
+        """Return how many raw bytes the file may hold once `size` bytes more are written."""
+        file_size = self.position + self._to_come + size
+        return self._limits.ratio_allowance + self._limits.max_ratio * file_size
+
+    @property
+    def prefixed(self) -> bool:
+        """Whether a frame was written that the receiver cannot read alone."""
+        return self._prefix_total > 0
+
+    def finish(self, bases: Sequence[bytes]) -> None:
+        """Write the table of contents.
+
+        Args:
+            bases: digests of the snapshots that the pack starts from, none where it does not need them.
+        """
         self.drain()
-        self._write(encode_toc(self._frames, level=METADATA_LEVEL))
+        self._write(encode_toc(self._frames, bases, level=METADATA_LEVEL))
         self.abandon()
 
     def abandon(self) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgpack
 
-from musehub_plugin.mpack import zstd
+from musehub_plugin import ids
+from musehub_plugin.mpack import thin, zstd
 from musehub_plugin.mpack.bounded import decode_value
 from musehub_plugin.mpack.limits import Limits, MPackError
 
@@ -24,7 +25,7 @@ BLOB_FRAME_BYTES = 16 << 20
 METADATA_FRAME_BYTES = 4 << 20
 
 OPTIONAL_KIND = 128
-KNOWN_FEATURES: frozenset[str] = frozenset()
+KNOWN_FEATURES = frozenset({thin.FEATURE})
 
 
 class Kind(IntEnum):
@@ -42,6 +43,7 @@ class Codec(IntEnum):
 
     PLAIN = 0
     ZSTD = 1
+    PREFIXED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,12 @@ class Toc:
     Attributes:
         needs: the features without which the pack cannot be read.
         frames: the frames, in the order of the file.
+        bases: ids of the snapshots that a thin pack starts from.
     """
 
     needs: tuple[str, ...]
     frames: tuple[Frame, ...]
+    bases: tuple[str, ...]
 
 
 def encode_frame(raw: bytes | bytearray, *, level: int, window_log: int, plain: bool = False) -> tuple[Codec, bytes]:
@@ -87,8 +91,10 @@ def encode_frame(raw: bytes | bytearray, *, level: int, window_log: int, plain: 
     return Codec.PLAIN, bytes(raw)
 
 
-def decode_frame(codec: int, stored: bytes, raw_size: int, *, where: str, window_log: int) -> bytes:
-    """Return a frame's raw bytes.
+def decode_frame(
+    codec: int, stored: bytes, raw_size: int, *, where: str, window_log: int, prefix: bytes | None = None
+) -> bytes:
+    """Return a frame's raw bytes; `prefix` is what it was compressed against.
 
     Raises:
         MPackError: the bytes are not what the table of contents says.
@@ -98,13 +104,15 @@ def decode_frame(codec: int, stored: bytes, raw_size: int, *, where: str, window
             raise MPackError(f"{where}: stored plain, but its sizes differ")
         return stored
     try:
-        return zstd.decompress(stored, raw_size, window_log=window_log)
+        return zstd.decompress(stored, raw_size, window_log=window_log, prefix=prefix)
     except zstd.ZstdError as error:
         raise MPackError(f"{where}: {error}") from error
 
 
-def decode_frame_pieces(codec: int, stored: bytes, raw_size: int, *, where: str, window_log: int) -> Iterator[bytes]:
-    """Yield a frame's raw bytes in pieces.
+def decode_frame_pieces(
+    codec: int, stored: bytes, raw_size: int, *, where: str, window_log: int, prefix: bytes | None = None
+) -> Iterator[bytes]:
+    """Yield a frame's raw bytes in pieces; `prefix` is what it was compressed against.
 
     Raises:
         MPackError: the bytes are not what the table of contents says; pieces may have been given before.
@@ -113,13 +121,13 @@ def decode_frame_pieces(codec: int, stored: bytes, raw_size: int, *, where: str,
         yield decode_frame(codec, stored, raw_size, where=where, window_log=window_log)
         return
     try:
-        yield from zstd.decompress_pieces(stored, raw_size, window_log=window_log)
+        yield from zstd.decompress_pieces(stored, raw_size, window_log=window_log, prefix=prefix)
     except zstd.ZstdError as error:
         raise MPackError(f"{where}: {error}") from error
 
 
-def encode_toc(frames: Sequence[Frame], *, level: int) -> bytes:
-    """Return the stored table of contents and the trailer."""
+def encode_toc(frames: Sequence[Frame], bases: Sequence[bytes], *, level: int) -> bytes:
+    """Return the stored table of contents and the trailer; a pack with bases is a thin one."""
     columns = [
         [frame.kind for frame in frames],
         [frame.codec for frame in frames],
@@ -127,7 +135,10 @@ def encode_toc(frames: Sequence[Frame], *, level: int) -> bytes:
         [frame.raw for frame in frames],
         [frame.count for frame in frames],
     ]
-    raw: bytes = msgpack.packb({"needs": [], "frames": columns})
+    toc: dict[str, object] = {"needs": [thin.FEATURE] if bases else [], "frames": columns}
+    if bases:
+        toc["bases"] = b"".join(bases)
+    raw: bytes = msgpack.packb(toc)
     _, stored = encode_frame(raw, level=level, window_log=20)
     return stored + len(stored).to_bytes(4, "big") + len(raw).to_bytes(4, "big") + END_MAGIC
 
@@ -176,6 +187,7 @@ def parse_toc(stored: bytes, raw_size: int, frames_end: int, limits: Limits) -> 
     unknown = [name for name in needs if name not in KNOWN_FEATURES]
     if unknown:
         raise MPackError(f"{where}: the pack needs {unknown[0]!r:.60}, which this reader does not know")
+    bases = _bases(toc, where) if thin.FEATURE in needs else ()
     columns = toc.get("frames")
     if type(columns) is not list or len(columns) != 5 or not all(type(column) is list for column in columns):
         raise MPackError(f"{where}: 'frames' is not five columns")
@@ -187,6 +199,8 @@ def parse_toc(stored: bytes, raw_size: int, frames_end: int, limits: Limits) -> 
     position = len(MAGIC)
     for ordinal, (kind, codec_number, size, raw_bytes, count) in enumerate(zip(*columns, strict=True)):
         frame = _checked(ordinal, kind, codec_number, position, size, raw_bytes, count)
+        if frame.codec == Codec.PREFIXED and frame.kind < OPTIONAL_KIND and not (bases and frame.kind == Kind.BLOBS):
+            raise MPackError(f"frame {ordinal}: only blobs of a thin pack are stored in codec {frame.codec}")
         position += frame.stored
         if position > frames_end:
             raise MPackError(f"frame {ordinal}: it runs past the table of contents")
@@ -195,7 +209,17 @@ def parse_toc(stored: bytes, raw_size: int, frames_end: int, limits: Limits) -> 
         raise MPackError(f"{where}: {frames_end - position} bytes of the file belong to no frame")
     _check_order(frames)
     _check_totals(frames, raw_size, frames_end, limits)
-    return Toc(tuple(needs), tuple(frames))
+    return Toc(tuple(needs), tuple(frames), bases)
+
+
+def _bases(toc: dict[str, Any], where: str) -> tuple[str, ...]:
+    digests = toc.get("bases")
+    if type(digests) is not bytes or len(digests) % 32 or not 32 <= len(digests) <= 32 * thin.MAX_BASES:
+        raise MPackError(f"{where}: 'bases' is not the ids of 1 to {thin.MAX_BASES} snapshots")
+    bases = tuple(ids.from_digest(digests[start : start + 32]) for start in range(0, len(digests), 32))
+    if len(set(bases)) != len(bases):
+        raise MPackError(f"{where}: a base is listed twice")
+    return bases
 
 
 def _checked(ordinal: int, *row: Any) -> Frame:
@@ -213,7 +237,7 @@ def _checked(ordinal: int, *row: Any) -> Frame:
         raise MPackError(f"frame {ordinal}: {frame.raw} raw bytes are over the format's bound of {bound}")
     if frame.codec == Codec.PLAIN and frame.stored != frame.raw:
         raise MPackError(f"frame {ordinal}: stored plain, but its sizes differ")
-    if frame.codec == Codec.ZSTD and frame.stored >= frame.raw:
+    if frame.codec != Codec.PLAIN and frame.stored >= frame.raw:
         raise MPackError(f"frame {ordinal}: compressed, but no smaller for it")
     return frame
 

@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, insort
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
 from typing import NamedTuple
-
-import msgpack
 
 from musehub_plugin.ids import PREFIX
 from musehub_plugin.mpack.bounded import Columns
 from musehub_plugin.mpack.limits import Limits, MPackError
+from musehub_plugin.mpack.thin import MAX_BASES, Bases
 
 FROM_PREVIOUS = 1
 FROM_OUTSIDE = 2
 UNFINISHED = 4
 
 COLUMNS = 9
-ROWS_PER_FRAME = 4096
-# Well under the format's bound, as the estimate below is rough.
-_RAW_TARGET = 1 << 20
-_CHANGES_PER_ROW = 1 << 14
+BASE_SHIFT = 3
 _MAX_REF = 1 << 40
 
 
@@ -79,9 +75,10 @@ class Change(NamedTuple):
         full: `changed` is the whole manifest; otherwise the change is from the snapshot before.
         removed: paths that are gone.
         changed: `{path: ordinal}` of what is new or different; ordinals count the pack's blobs, then the objects
-            outside it.
+            outside it. An ordinal of -1 - *n* is the object of entry *n* of the bases.
         stored: the snapshot's digest where the pack states it, None where the manifest determines it.
         entry_count: paths in the whole manifest.
+        base: number of the base that it starts from, if any; it is given whole all the same.
     """
 
     full: bool
@@ -89,121 +86,7 @@ class Change(NamedTuple):
     changed: dict[str, int]
     stored: bytes | None
     entry_count: int
-
-
-class SnapshotEncoder:
-    """Collects snapshots into frames.
-
-    Args:
-        emit: called with the raw bytes of a frame and the number of snapshots in it.
-    """
-
-    def __init__(self, emit: Callable[[bytes, int], None]) -> None:
-        self._emit = emit
-        self._refs: dict[str, int] = {}
-        self._reset()
-
-    def _reset(self) -> None:
-        self._paths: dict[str, int] = {}
-        self._codes: list[int] = []
-        self._removed_counts: list[int] = []
-        self._removed: list[int] = []
-        self._changed_counts: list[int] = []
-        self._changed: list[int] = []
-        self._ref_steps: list[int] = []
-        self._stored_ordinals: list[int] = []
-        self._stored = bytearray()
-        self._snapshots = 0
-        self._last_ref = 0
-        self._raw_estimate = 0
-
-    def add(self, removed: Sequence[str], changed: Mapping[str, int], stored: bytes | None, entry_count: int) -> None:
-        """Append a snapshot, given as what changed since the one added before; at first, since the empty manifest.
-
-        Args:
-            removed: paths that are gone, in their order; they were there.
-            changed: `{path: ordinal}` of what is new or different, in the order of the paths.
-            stored: the snapshot's digest where the pack states it, None where the manifest determines it.
-            entry_count: paths in the whole manifest.
-        """
-        base = FROM_PREVIOUS
-        if not self._codes or len(removed) + len(changed) > entry_count:
-            refs = self._refs
-            for path in removed:
-                del refs[path]
-            refs.update(changed)
-            base, removed, changed = 0, (), dict(sorted(refs.items()))
-            refs.clear()
-        if len(removed) + len(changed) <= _CHANGES_PER_ROW:
-            self._add_row(removed, changed.items(), base)
-        else:
-            self._add_rows(removed, list(changed.items()), base)
-        if stored is not None:
-            self._stored_ordinals.append(self._snapshots)
-            self._stored += stored
-        self._snapshots += 1
-        self._flush_if_full()
-
-    def _add_rows(self, removed: Sequence[str], changed: Sequence[tuple[str, int]], base: int) -> None:
-        """Append a snapshot in rows of a bounded size, which may be in several frames."""
-        size = _CHANGES_PER_ROW
-        parts: list[tuple[Sequence[str], Sequence[tuple[str, int]]]] = []
-        parts += ((removed[start : start + size], ()) for start in range(0, len(removed), size))
-        parts += (((), changed[start : start + size]) for start in range(0, len(changed), size))
-        for part in parts[:-1]:
-            self._add_row(*part, base | UNFINISHED)
-            self._flush_if_full()
-            base = FROM_PREVIOUS
-        self._add_row(*parts[-1], base)
-
-    def _add_row(self, removed: Iterable[str], changed: Iterable[tuple[str, int]], code: int) -> None:
-        paths, refs, last = self._paths, self._refs, self._last_ref
-        removed_before, changed_before = len(self._removed), len(self._changed)
-        for path in removed:
-            self._removed.append(self._path_code(path))
-            del refs[path]
-        for path, ref in changed:
-            known = paths.get(path)
-            self._changed.append(self._path_code(path) if known is None else known + 1)
-            self._ref_steps.append(ref - refs.get(path, last))
-            refs[path] = last = ref
-        self._last_ref = last
-        removed_count = len(self._removed) - removed_before
-        changed_count = len(self._changed) - changed_before
-        self._codes.append(code)
-        self._removed_counts.append(removed_count)
-        self._changed_counts.append(changed_count)
-        self._raw_estimate += 40 + 6 * (removed_count + changed_count)
-
-    def _path_code(self, path: str) -> int:
-        known = self._paths.get(path)
-        if known is not None:
-            return known + 1
-        self._paths[path] = len(self._paths)
-        self._raw_estimate += len(path.encode()) + 5
-        return 0
-
-    def _flush_if_full(self) -> None:
-        if len(self._codes) >= ROWS_PER_FRAME or self._raw_estimate >= _RAW_TARGET:
-            self.flush()
-
-    def flush(self) -> None:
-        """Emit what is collected, if anything."""
-        if not self._codes:
-            return
-        columns = [
-            list(self._paths),
-            self._codes,
-            self._removed_counts,
-            self._removed,
-            self._changed_counts,
-            self._changed,
-            self._ref_steps,
-            self._stored_ordinals,
-            bytes(self._stored),
-        ]
-        self._emit(msgpack.packb(columns), self._snapshots)
-        self._reset()
+    base: int | None = None
 
 
 class SnapshotDecoder:
@@ -212,10 +95,12 @@ class SnapshotDecoder:
     Args:
         object_count: how many ordinals there are: the pack's blobs and the objects outside it.
         limits: what is accepted.
+        bases: the manifests that a thin pack starts from.
     """
 
-    def __init__(self, object_count: int, limits: Limits) -> None:
+    def __init__(self, object_count: int, limits: Limits, bases: Bases | None = None) -> None:
         self._object_count = object_count
+        self._bases = bases
         self._limits = limits
         self._refs: dict[str, int] = {}
         self._unfinished: Change | None = None
@@ -235,10 +120,11 @@ class SnapshotDecoder:
             MPackError: the frame is malformed, refers to what there is not, or exceeds a limit.
         """
         columns = Columns(raw, where, COLUMNS)
-        paths = columns.strings("path", max_bytes=self._limits.max_path_size)
+        known = self._bases.paths if self._bases else ()
+        paths = columns.names("path", known=known, max_bytes=self._limits.max_path_size)
         if len(set(paths)) != len(paths):
             raise MPackError(f"{where}: a path is listed twice")
-        codes = columns.integers("row code", low=0, high=FROM_PREVIOUS | FROM_OUTSIDE | UNFINISHED)
+        codes = columns.integers("row code", low=0, high=(MAX_BASES << BASE_SHIFT) - 1)
         removed_counts = columns.integers("removed count", count=len(codes), low=0, high=len(raw))
         removed = columns.integers("removed path", count=sum(removed_counts), low=0, high=len(paths))
         changed_counts = columns.integers("changed count", count=len(codes), low=0, high=len(raw))
@@ -247,9 +133,7 @@ class SnapshotDecoder:
         stored_ordinals = columns.integers("stored id ordinal", low=0, high=count - 1)
         stored = columns.digests("stored id", count=len(stored_ordinals))
         columns.finish()
-        self._changes += len(removed) + len(changed)
-        if self._changes > self._limits.max_manifest_changes:
-            raise MPackError(f"{where}: over the limit of {self._limits.max_manifest_changes} manifest changes")
+        self._count_changes(len(removed) + len(changed), where)
         if sum(1 for code in codes if not code & UNFINISHED) != count:
             raise MPackError(f"{where}: it does not hold the {count} snapshots that the table of contents says")
         if any(later <= earlier for earlier, later in pairwise(stored_ordinals)):
@@ -260,11 +144,11 @@ class SnapshotDecoder:
         removed_codes, changed_codes = iter(removed), iter(changed)
         ref_steps = iter(steps)
         last_ref = 0
+        lowest = -len(known)
         in_frame = 0
         for row, code in enumerate(codes):
             change = self._begin(row, code, where)
-            gone, now = change.removed, change.changed
-            refs = self._refs
+            gone, now, refs = change.removed, change.changed, self._refs
             if now and removed_counts[row]:
                 raise MPackError(f"{where}: snapshot {self._snapshots} removes paths after it has set some")
             for _ in range(removed_counts[row]):
@@ -274,8 +158,9 @@ class SnapshotDecoder:
                 gone.append(path)
             for _ in range(changed_counts[row]):
                 path = self._path(next(changed_codes), paths, new_paths, where)
-                last_ref = refs.get(path, last_ref) + next(ref_steps)
-                if not 0 <= last_ref < self._object_count:
+                before = refs.get(path, -1)
+                last_ref = (before if before >= 0 else last_ref) + next(ref_steps)
+                if not lowest <= last_ref < self._object_count:
                     raise MPackError(f"{where}: snapshot {self._snapshots} refers to object {last_ref}")
                 if path in now:
                     raise MPackError(f"{where}: snapshot {self._snapshots} sets a path twice")
@@ -290,26 +175,43 @@ class SnapshotDecoder:
             if self._entries > self._limits.max_total_entries:
                 raise MPackError(f"{where}: over the limit of {self._limits.max_total_entries} manifest entries in all")
             self._snapshots += 1
+            if change.base is not None:
+                # Who reads need not know of bases: such a snapshot is given whole.
+                change = change._replace(full=True, removed=[], changed=refs.copy())
             yield change._replace(stored=ids.get(in_frame), entry_count=len(refs))
             in_frame += 1
         if next(new_paths, None) is not None:
             raise MPackError(f"{where}: a path is listed that no snapshot uses")
 
+    def _count_changes(self, count: int, where: str) -> None:
+        self._changes += count
+        if self._changes > self._limits.max_manifest_changes:
+            raise MPackError(f"{where}: over the limit of {self._limits.max_manifest_changes} manifest changes")
+
     def _begin(self, row: int, code: int, where: str) -> Change:
         """Return the change that a row adds to: a new one, or the one that the row before left unfinished."""
-        if code & FROM_OUTSIDE:
-            raise MPackError(f"{where}: row {row} starts from a snapshot outside the pack, which needs a newer reader")
+        base = code >> BASE_SHIFT
+        if base and not code & FROM_OUTSIDE:
+            raise MPackError(f"{where}: row {row} names a base that it does not start from")
         unfinished = self._unfinished
         if unfinished is not None:
-            if not code & FROM_PREVIOUS:
+            if not code & FROM_PREVIOUS or code & FROM_OUTSIDE:
                 raise MPackError(f"{where}: row {row} leaves a snapshot unfinished")
             self._unfinished = None
             return unfinished
+        if code & FROM_OUTSIDE:
+            if code & FROM_PREVIOUS:
+                raise MPackError(f"{where}: row {row} starts from two manifests")
+            if self._bases is None or base >= len(self._bases):
+                raise MPackError(f"{where}: row {row} starts from a base that the pack does not name")
+            self._count_changes(len(self._bases.span(base)), where)
+            self._refs = self._bases.refs(base)
+            return Change(False, [], {}, None, 0, base)
         if code & FROM_PREVIOUS:
             if row == 0:
                 raise MPackError(f"{where}: the first row has no snapshot to start from")
             return Change(False, [], {}, None, 0)
-        self._refs.clear()
+        self._refs = {}
         return Change(True, [], {}, None, 0)
 
     @staticmethod

@@ -17,6 +17,7 @@ from musehub_plugin.mpack.history import CommitDecoder, IdRule
 from musehub_plugin.mpack.layout import (
     MAGIC,
     TRAILER_SIZE,
+    Codec,
     Frame,
     Kind,
     Toc,
@@ -27,6 +28,7 @@ from musehub_plugin.mpack.layout import (
 )
 from musehub_plugin.mpack.limits import Limits, MPackError
 from musehub_plugin.mpack.manifests import ManifestHasher, SnapshotDecoder
+from musehub_plugin.mpack.thin import FEATURE, BaseProvider, BaseReader, unpack_entries
 
 # The end of the file is read in one piece: it holds the trailer and, but for the largest packs, the whole table.
 _TAIL_BYTES = 1 << 16
@@ -123,6 +125,7 @@ class MPackReader:
         source: a seekable binary file; reads are few and large.
         limits: what is accepted.
         cached_frames: decompressed frames of blobs kept for the next read, up to 16 MiB each.
+        bases: what the receiver holds, to read a thin pack; it is asked when it is needed.
 
     Attributes:
         size_bytes: size of the file.
@@ -137,7 +140,9 @@ class MPackReader:
         MPackError: here and wherever the pack is read: it is malformed, or exceeds a limit.
     """
 
-    def __init__(self, source: Source, *, limits: Limits | None = None, cached_frames: int = 2) -> None:
+    def __init__(
+        self, source: Source, *, limits: Limits | None = None, cached_frames: int = 2, bases: BaseProvider | None = None
+    ) -> None:
         self._source = source
         self.limits = limits or Limits()
         self._cached_frames = cached_frames
@@ -157,6 +162,13 @@ class MPackReader:
         toc = self._read_toc()
         self.needs = toc.needs
         self.frames = toc.frames
+        self._thin: BaseReader | None = None
+        if FEATURE in toc.needs:
+            if bases is None:
+                raise MPackError(
+                    "the pack needs 'thin', which this reader cannot do: it was not given what the pack starts from"
+                )
+            self._thin = BaseReader(toc.bases, bases, self.limits, self.size_bytes)
         self.commit_count = self._count(Kind.COMMITS)
         self.snapshot_count = self._count(Kind.SNAPSHOTS)
         self.blob_count = self._count(Kind.BLOBS)
@@ -195,12 +207,22 @@ class MPackReader:
     def _count(self, kind: Kind) -> int:
         return sum(frame.count for frame in self.frames if frame.kind == kind)
 
-    def _decode(self, ordinal: int) -> tuple[bytes, str]:
+    def _stored(self, ordinal: int) -> tuple[bytes, bytes | None, str]:
+        """Return what a frame decompresses from, against which prefix, and its name for errors."""
         frame = self.frames[ordinal]
         where = f"frame {ordinal} ({Kind(frame.kind).name.lower()})"
         stored = self._read(frame.position, frame.stored, where)
+        if frame.codec != Codec.PREFIXED or self._thin is None:
+            return stored, None, where
+        entries, end = unpack_entries(stored, where)
+        return stored[end:], self._thin.prefix(ordinal, entries, where), where
+
+    def _decode(self, ordinal: int) -> tuple[bytes, str]:
+        frame = self.frames[ordinal]
+        stored, prefix, where = self._stored(ordinal)
         window_log = self.limits.max_window_log
-        return decode_frame(frame.codec, stored, frame.raw, where=where, window_log=window_log), where
+        raw = decode_frame(frame.codec, stored, frame.raw, where=where, window_log=window_log, prefix=prefix)
+        return raw, where
 
     def _blob_frame(self, ordinal: int) -> bytes:
         raw = self._cache.get(ordinal)
@@ -305,10 +327,9 @@ class MPackReader:
             frame: ordinal of the frame in the file.
         """
         row = self.frames[frame]
-        where = f"frame {frame} (blobs)"
-        stored = self._read(row.position, row.stored, where)
+        stored, prefix, where = self._stored(frame)
         window_log = self.limits.max_window_log
-        return decode_frame_pieces(row.codec, stored, row.raw, where=where, window_log=window_log)
+        return decode_frame_pieces(row.codec, stored, row.raw, where=where, window_log=window_log, prefix=prefix)
 
     def blobs(self) -> Iterator[Blob]:
         """Yield the blobs in order; the bytes of each are read when asked for, any number of times."""
@@ -366,7 +387,9 @@ class MPackReader:
         objects = self._load_directory() + self._load_outside()
         known = self._snapshot_digests
         hasher = ManifestHasher()
-        decoder = SnapshotDecoder(len(objects) // 32, self.limits)
+        bases = self._thin.bases if self._thin else None
+        held = bases.object_ids if bases else []
+        decoder = SnapshotDecoder(len(objects) // 32, self.limits, bases)
         digests = bytearray()
         seen: set[bytes] = set()
         for number, frame in self._of_kind(Kind.SNAPSHOTS):
@@ -374,7 +397,8 @@ class MPackReader:
             for change in decoder.decode(raw, frame.count, where):
                 ordinal = len(digests) // 32
                 changed = {
-                    path: ids.from_digest(objects[32 * ref : 32 * ref + 32]) for path, ref in change.changed.items()
+                    path: ids.from_digest(objects[32 * ref : 32 * ref + 32]) if ref >= 0 else held[-1 - ref]
+                    for path, ref in change.changed.items()
                 }
                 if known is None:
                     hasher.change(change.removed, changed, full=change.full)

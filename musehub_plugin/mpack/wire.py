@@ -8,6 +8,7 @@ from typing import Any
 
 from musehub_plugin.mpack.limits import MIB, Limits
 from musehub_plugin.mpack.reader import MPackReader
+from musehub_plugin.mpack.thin import BaseProvider
 from musehub_plugin.mpack.writer import MPackWriter
 
 # Everything is held at once here, and a few bytes of pack can stand for a manifest of many entries.
@@ -56,7 +57,9 @@ def _field(entity: Mapping[str, Any], kind: str, name: str) -> Any:
         raise ValueError(f"a {kind} has no {name}") from None
 
 
-def parse_wire_mpack(data: bytes, *, limits: Limits | None = None) -> dict[str, list[dict[str, Any]]]:
+def parse_wire_mpack(
+    data: bytes, *, limits: Limits | None = None, bases: BaseProvider | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """Return what a pack holds: the inverse of `build_wire_mpack`.
 
     Ids that the pack states are not checked against their content; `verify` does that.
@@ -64,6 +67,7 @@ def parse_wire_mpack(data: bytes, *, limits: Limits | None = None) -> dict[str, 
     Args:
         data: the pack.
         limits: what is accepted; the default, `WIRE_LIMITS`, is lower than a streaming reader's.
+        bases: what the receiver holds, to read a thin pack.
 
     Returns:
         `commits`, `snapshots` and `blobs`, with all fields that `build_wire_mpack` takes.
@@ -71,7 +75,7 @@ def parse_wire_mpack(data: bytes, *, limits: Limits | None = None) -> dict[str, 
     Raises:
         MPackError: `data` is no mpack, or exceeds a limit.
     """
-    reader = MPackReader(BytesIO(data), limits=limits or WIRE_LIMITS)
+    reader = MPackReader(BytesIO(data), limits=limits or WIRE_LIMITS, bases=bases)
     blobs = [{"object_id": blob.object_id, "content": blob.read()} for blob in reader.blobs()]
     snapshots = [{"snapshot_id": snapshot_id, "manifest": manifest} for snapshot_id, manifest in reader.snapshots()]
     return {"commits": list(reader.commits()), "snapshots": snapshots, "blobs": blobs}
