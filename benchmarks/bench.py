@@ -26,20 +26,21 @@ from benchmarks.racing.gitserver import git_server
 from benchmarks.racing.histories import existing, synthetic
 from benchmarks.racing.hubserver import hub_server
 from benchmarks.racing.machine import machine
+from benchmarks.racing.page import write_page
 from benchmarks.racing.races import Effort, race
 from benchmarks.racing.report import table
 
-_CHECKOUT = Path(__file__).resolve().parents[1]
+_PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 _DEFAULT_SIZES = "1000,10000"
 _QUICK = Effort(rounds=1, requests=16, seconds=0.2)
 
 
-def bench(sizes: list[int], repositories: list[Path], effort: Effort) -> dict[str, Any]:
+def bench(sizes: list[int], repositories: list[Path], effort: Effort, *, bridge: bool) -> dict[str, Any]:
     """Run all races and return everything that was measured, for JSON."""
     measured: dict[str, Any] = {"machine": machine(), "effort": vars(effort), "histories": []}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="musehub-bench-", ignore_cleanup_errors=True)))
-        git = stack.enter_context(git_server())
+        git = stack.enter_context(git_server(bridge=bridge))
         measured["front"] = git.front
         sources: list[int | Path] = [*sizes, *repositories]
         for number, source in enumerate(sources):
@@ -68,6 +69,7 @@ def main() -> int:
     parser.add_argument("--git", type=Path, action="append", default=[], help="a git repository or bundle to race on")
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="how often both sides take turns")
     parser.add_argument("--quick", action="store_true", help="one short round: does it work at all?")
+    parser.add_argument("--bridge", action="store_true", help="serve git without nginx, even where it is installed")
     parser.add_argument("--json", type=Path, help="a file for every sample")
     parser.add_argument("--write-docs", action="store_true", help="write docs/performance.md")
     parser.add_argument("--from", dest="source", type=Path, help="measure nothing, take a file that --json wrote")
@@ -80,12 +82,18 @@ def main() -> int:
         sizes = [int(size) for size in arguments.sizes.split(",") if size]
         effort = _QUICK if arguments.quick else Effort(rounds=arguments.rounds)
         try:
-            measured = bench(sizes, arguments.git, effort)
+            measured = bench(sizes, arguments.git, effort, bridge=arguments.bridge)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
     if arguments.json:
         arguments.json.write_text(json.dumps(measured), encoding="utf-8")
+    if arguments.write_docs:
+        try:
+            write_page(measured, _PAGE)
+        except ImportError:
+            print("--write-docs draws with matplotlib: pip install --editable '.[bench]'", file=sys.stderr)
+            return 1
     print(table(measured))
     return 0
 

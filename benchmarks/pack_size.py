@@ -78,8 +78,8 @@ def read_blobs(repo: Path, names: list[str]) -> Iterator[bytes]:
                 stdout.read(1)
 
 
-def write_pack(repo: Path, commits: list[GitCommit], out: BinaryIO) -> None:
-    """Write the history as one mpack."""
+def write_pack(repo: Path, commits: list[GitCommit], out: BinaryIO) -> dict[str, str]:
+    """Write the history as one mpack, and return the id of each git commit."""
     appearances = (
         (path, sequence, blob)
         for sequence, commit in enumerate(commits)
@@ -130,6 +130,7 @@ def write_pack(repo: Path, commits: list[GitCommit], out: BinaryIO) -> None:
             )
         for record in records:
             writer.add_commit(record)
+    return commit_ids
 
 
 def git_pack_size(repo: Path, scratch: Path) -> int:

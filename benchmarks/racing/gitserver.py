@@ -82,16 +82,17 @@ class GitServer:
 
 
 @contextmanager
-def git_server() -> Iterator[GitServer]:
+def git_server(*, bridge: bool) -> Iterator[GitServer]:
     """Run a git server: nginx with fcgiwrap where both are installed, else a bridge of our own.
 
-    `FRONT=bridge` in the environment has the bridge in any case.
+    Args:
+        bridge: take the bridge in any case.
     """
     backend = _git(Path.cwd(), "--exec-path") + "/git-http-backend"
     with Service("git") as service:
         (port,) = free_ports(1)
         nginx, fcgiwrap = shutil.which("nginx"), shutil.which("fcgiwrap")
-        if nginx and fcgiwrap and os.environ.get("FRONT") != "bridge":
+        if nginx and fcgiwrap and not bridge:
             front = "nginx and fcgiwrap"
             _run_nginx(service, port, nginx, fcgiwrap, backend)
         else:

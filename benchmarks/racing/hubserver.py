@@ -21,6 +21,7 @@ import msgpack
 import psycopg2
 
 from benchmarks.racing import processes
+from benchmarks.racing.directpush import push_directly
 from benchmarks.racing.histories import History
 from benchmarks.racing.host import CONFIG_VARIABLE
 from benchmarks.racing.load import exchange, request
@@ -35,6 +36,8 @@ _CHECKOUT: Final = Path(__file__).resolve().parents[2]
 _FLASK: Final = (sys.executable, "-m", "flask", "--app", "benchmarks.racing.host", "musehub")
 _MSGPACK: Final = "application/x-msgpack"
 _TOKEN: Final = {"MUSEHUB_TOKEN": "bench"}
+# A working copy has a file for each snapshot with all of its paths, which are 200 MB at this size.
+_MOST_IN_FILES: Final = 20_000
 _JOBS_SECONDS: Final = 3_600.0
 # What operations.md recommends.
 _ENGINE: Final = {"pool_pre_ping": True, "pool_timeout": 10}
@@ -102,16 +105,17 @@ class HubServer:
             Seconds: `import` by the client, `push` until it was acknowledged, `jobs` after it.
         """
         self.command("repo", "create", REPO, "--user-id", "bench", "--public", "--default-branch", history.branch)
-        copy = folder / "copy"
-        importing = ("import-git", history.source, "--into", copy, "--no-checkout")
-        imported = processes.run([musehub_command(), *importing], cwd=folder)
-        push = ("push", "origin", "--set", self.url, history.branch)
-        pushed = processes.run([musehub_command(), *push], cwd=copy, environment=_TOKEN)
-        jobs = self.wait_for_jobs()
-        lines = (copy / ".muse" / "git-import.map").read_text(encoding="ascii").splitlines()
-        pairs = (line.split(" ") for line in lines)
-        self.commit_ids = {name: ids.PREFIX + muse for name, muse in pairs}
-        return {"import": imported.wall, "push": pushed.wall, "jobs": jobs}
+        if history.commits > _MOST_IN_FILES:
+            prepared, pushed, self.commit_ids = push_directly(history, folder, self.port, REPO)
+        else:
+            copy = folder / "copy"
+            importing = ("import-git", history.source, "--into", copy, "--no-checkout")
+            prepared = processes.run([musehub_command(), *importing], cwd=folder).wall
+            push = ("push", "origin", "--set", self.url, history.branch)
+            pushed = processes.run([musehub_command(), *push], cwd=copy, environment=_TOKEN).wall
+            lines = (copy / ".muse" / "git-import.map").read_text(encoding="ascii").splitlines()
+            self.commit_ids = {name: ids.PREFIX + muse for name, muse in (line.split(" ") for line in lines)}
+        return {"import": prepared, "push": pushed, "jobs": self.wait_for_jobs()}
 
     def wait_for_jobs(self) -> float:
         """Wait until no background job is left to do, and return the seconds that it took.

@@ -1,0 +1,53 @@
+"""Writes what was measured into docs/performance.md, between its markers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.racing.plots import draw
+from benchmarks.racing.report import across, lines, table
+
+BEGIN = "<!-- measured: begin -->"
+END = "<!-- measured: end -->"
+
+
+def write_page(measured: Mapping[str, Any], page: Path) -> None:
+    """Replace what is between the markers, and the figures beside the page.
+
+    Raises:
+        ValueError: the page lacks a marker.
+    """
+    text = page.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page.name} lacks {BEGIN} or {END}")
+    figures = "\n\n".join(f"![{_title(path)}]({path.name})" for path in draw(measured, page.parent))
+    body = "\n\n".join([_machine(measured), _summary(measured), figures, table(measured)])
+    page.write_text(f"{before}{begin}\n\n{body}\n\n{end}{after}", encoding="utf-8")
+
+
+def _title(path: Path) -> str:
+    return path.stem.replace("-", ": ").capitalize()
+
+
+def _machine(measured: Mapping[str, Any]) -> str:
+    about = measured["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return (
+        f"Measured at revision `{about['commit']}` on {about['cores']} cores ({about['processor']}), "
+        f"{about['memory'] / 2**30:.0f} GiB, {about['system']}; load average before it began: {about['load']:.1f}. "
+        f"{versions}. git behind {measured['front']}. {measured['effort']['rounds']} rounds."
+    )
+
+
+def _summary(measured: Mapping[str, Any]) -> str:
+    judged = [
+        (history["name"], line) for history in measured["histories"] for line in lines(history) if line.met is not None
+    ]
+    judged += [("from short to long", line) for line in across(measured["histories"]) if line.met is not None]
+    missed = [f"- {name}: {line.cells[0]} ({line.cells[-2]})" for name, line in judged if not line.met]
+    met = f"{len(judged) - len(missed)} of {len(judged)} targets are met."
+    return met if not missed else f"{met} Not met:\n\n" + "\n".join(missed)
