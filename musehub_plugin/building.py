@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import IO
 
 from musehub_plugin.blobs import BlobReader
@@ -33,7 +34,15 @@ class HashingFile:
 
 
 def write_mpack(
-    file: IO[bytes], hub: Hub, db: Database, repo_id: str, plan: Plan, *, thin: bool = False, threads: int = 1
+    file: IO[bytes],
+    hub: Hub,
+    db: Database,
+    repo_id: str,
+    plan: Plan,
+    *,
+    thin: bool = False,
+    threads: int = 1,
+    alive: Callable[[], None] = lambda: None,
 ) -> ReadyPack:
     """Write the mpack of a plan, in bounded memory; return what it is.
 
@@ -45,6 +54,7 @@ def write_mpack(
         plan: what goes into it.
         thin: whether it may lean on what the have side holds.
         threads: how many compress.
+        alive: called every so often: whoever holds a lease on this work extends it.
 
     Raises:
         HistoryDamaged: a commit or snapshot is not there.
@@ -52,14 +62,17 @@ def write_mpack(
         StorageUnavailable: object storage did not answer.
     """
     out = HashingFile(file)
-    writer = MPackWriter(out)
+    writer = MPackWriter(out, threads=threads)
     with BlobReader(db, hub.storage, repo_id, retry_after=hub.settings.retry_after) as blobs:
         for object_id, content in blobs.read(plan.object_ids):
             writer.add_blob(object_id, content)
+            alive()
     for snapshot_id, change, derivable in plan.changes or read_changes(db, repo_id, plan.snapshot_ids):
         writer.add_snapshot_delta(snapshot_id, change.removed, change.changed, derivable=derivable)
+        alive()
     for record in commit_store.records(db, repo_id, plan.commit_ids):
         writer.add_commit(record)
+        alive()
     summary = writer.finish()
     return ReadyPack(
         mpack_id=from_digest(out.digest.digest()),

@@ -94,6 +94,10 @@ class Settings:
     """Packs that are made at once for fetches, on all machines together."""
     build_wait: int = 10
     """How long a fetch waits for a pack that another is making, or for its turn, before it answers 503."""
+    repack_packs: int = 32
+    """Packs of a repo that the job after a push lets gather before it makes few big ones of them."""
+    repack_bytes: int = 1024**2
+    """Their bytes, likewise; in a large repo an eighth of its size."""
     graph_cache: int = 64 * 1024**2
     """Memory of a process for the packed histories that it plans with: some 400 bytes a commit."""
     sweep_interval: int = 30
@@ -305,6 +309,8 @@ _CHECKS: dict[str, Any] = {
     "fetch_inline": _not_negative,
     "max_builds": _positive,
     "build_wait": _seconds(0, 3600),
+    "repack_packs": _positive,
+    "repack_bytes": _positive,
     "graph_cache": _not_negative,
     "sweep_interval": _seconds(1, 24 * 3600),
     "max_body": _positive,

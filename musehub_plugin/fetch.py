@@ -39,6 +39,8 @@ THIN: Final = "thin"
 _SPOOL_BYTES = 8 * 1024 * 1024
 # Snapshots of a plan up to which a pack may be thin: what it leans on is held in memory.
 _THIN_SNAPSHOTS = 1_000
+# A use is noted when the last note is so many seconds old, so that most answers write nothing.
+_USE_NOTED_EVERY = 60
 # Who waits for another's build looks again after so many seconds, twice as long each time.
 _FIRST_LOOK = 0.02
 _LAST_LOOK = 0.5
@@ -132,7 +134,7 @@ class _Asked:
 
     def ready(self) -> Sequence[ReadyPack] | None:
         """Return the answer where it was given before, by one statement."""
-        return _found(self._db, self._key)
+        return _found(self._hub, self._db, self._key)
 
     def made(self) -> Sequence[ReadyPack]:
         """Return an answer that is made now; empty where there is nothing new."""
@@ -291,11 +293,13 @@ def _content_key(repo_id: str, plan: Plan, *, thin: bool) -> str:
     return from_digest(digest.digest())
 
 
-def _found(db: Database, key: str) -> Sequence[ReadyPack] | None:
+def _found(hub: Hub, db: Database, key: str) -> Sequence[ReadyPack] | None:
     plan = fetch_plans.find_plan(db, key)
     if plan is None:
         return None
-    if plan.is_note_old and db.may_write_apart:
+    # A URL must live out before its pack may be collected, whenever the use was noted.
+    margin = min(_USE_NOTED_EVERY, hub.settings.gc_grace - hub.settings.presign_ttl)
+    if not 0 <= plan.noted_ago < margin and db.may_write_apart:
         with db.apart() as apart:
 
             def work() -> bool:
@@ -321,7 +325,7 @@ def _single_flight(hub: Hub, db: Database, repo_id: str, key: str) -> Iterator[S
     holder = secrets.token_hex(16)
     deadline = time.monotonic() + hub.settings.build_wait
     pause = _FIRST_LOOK
-    ready = _found(db, key)
+    ready = _found(hub, db, key)
     leased = False
     while ready is None and not leased:
         with db.apart() as apart:
@@ -341,13 +345,13 @@ def _single_flight(hub: Hub, db: Database, repo_id: str, key: str) -> Iterator[S
         time.sleep(pause)
         pause = min(2 * pause, _LAST_LOOK)
         # What another process commits is seen by the next statement: this unit of work only reads.
-        ready = _found(db, key)
+        ready = _found(hub, db, key)
     if not leased:
         yield ready
         return
     try:
         # Whoever was at it may have ended between the look and the lease.
-        yield _found(db, key)
+        yield _found(hub, db, key)
     finally:
         with db.apart() as apart:
             fetch_plans.end_build(apart, key, holder)

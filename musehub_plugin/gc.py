@@ -86,8 +86,6 @@ class _Collection:
         self._db = db
         self._dry_run = dry_run
         self._grace = grace
-        # The last use may be noted as earlier than it was by so much.
-        self._unused_for = grace + fetch_plans.USE_NOTED_EVERY if grace else 0
         self._say = progress or (lambda _: None)
         self._done = Collected(dry_run=dry_run)
 
@@ -127,7 +125,7 @@ class _Collection:
         seen: set[str] = set()
         while batch := [
             mpack_id
-            for mpack_id in fetch_packs.stale_fetch_packs(self._db, self._unused_for, _BATCH + len(seen))
+            for mpack_id in fetch_packs.stale_fetch_packs(self._db, self._grace, _BATCH + len(seen))
             if mpack_id not in seen
         ]:
             for mpack_id in batch:
@@ -151,7 +149,7 @@ class _Collection:
         self._db.transaction(work)
 
     def _remove_fetch_pack(self, mpack_id: str) -> bool:
-        if not fetch_packs.take_fetch_pack(self._db, mpack_id, self._unused_for):
+        if not fetch_packs.take_fetch_pack(self._db, mpack_id, self._grace):
             return False
         self._delete_unneeded(mpack_id)
         return True

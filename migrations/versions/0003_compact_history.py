@@ -32,6 +32,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("base_id IS NOT NULL"),
         sqlite_where=sa.text("base_id IS NOT NULL"),
     )
+    op.add_column("musehub_branch", sa.Column("previous_head_id", _ID, nullable=True))
     op.create_table(
         "musehub_graph_segment",
         sa.Column("repo_id", _REPO_ID, nullable=False),
@@ -96,6 +97,8 @@ def downgrade() -> None:
     op.drop_index("ix_musehub_fetch_plan_repo_id", "musehub_fetch_plan")
     op.drop_table("musehub_fetch_plan")
     op.drop_table("musehub_graph_segment")
+    with op.batch_alter_table("musehub_branch") as branch:
+        branch.drop_column("previous_head_id")
     op.drop_index("ix_musehub_snapshot_base_id", "musehub_snapshot")
     with op.batch_alter_table("musehub_snapshot") as snapshot:
         snapshot.drop_column("chain_bytes")

@@ -251,6 +251,57 @@ def gc_command(dry_run: bool, grace: int | None, as_json: bool) -> None:
         click.echo(f"Left for the next time: {done.busy_repos} busy repos, {done.kept_files} files.")
 
 
+@musehub.command("repack")
+@click.argument("names", metavar="[OWNER/SLUG]...", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="All repos that hold commits.")
+@click.option("--whole", is_flag=True, help="Make everything anew, however well it is packed.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a repo.")
+def repack_command(names: tuple[str, ...], every: bool, whole: bool, as_json: bool) -> None:
+    """Make few big packs of a repo's many pushes, so that a clone is ready before anyone asks.
+
+    Workers do it after pushes by themselves. Run it by hand after an upgrade or an import, and from a timer where
+    there is no worker. Safe beside pushes and fetches, to interrupt, and to run again.
+    """
+    from musehub_plugin.errors import HubError
+    from musehub_plugin.repack import repack
+    from musehub_plugin.store.garbage import repos_with_history
+
+    hub = _hub()
+    if every == bool(names):
+        raise click.UsageError("name repos, or say --all.")
+    repo_ids = {name: _repo_id(hub, name) for name in names}
+    if every:
+        repo_ids = {repo_id: repo_id for repo_id in repos_with_history(hub.database())}
+    failed = False
+    for name, repo_id in repo_ids.items():
+        try:
+            done = repack(hub, hub.database(), repo_id, whole=whole, progress=_progress(f"repack {name}"))
+        except HubError as error:
+            hub.database().rollback()
+            click.echo(f"{name}: {_first_line(error)}", err=True)
+            failed = True
+            continue
+        if as_json:
+            click.echo(json.dumps({"repo": name, **done.__dict__}))
+        else:
+            click.echo(
+                f"{name}: {done.made} packs made; a clone is {done.clone_packs} packs of {done.size_bytes:,} bytes; "
+                f"{done.retired} packs are needed no more; {done.seconds:.1f} s"
+            )
+    if failed:
+        sys.exit(1)
+
+
+def _repo_id(hub: Hub, name: str) -> str:
+    from musehub_plugin.access import text_id
+
+    owner, _, slug = name.partition("/")
+    found = hub.access.find(owner, slug)
+    if found is None:
+        raise click.ClickException(f"there is no repo {name}.")
+    return text_id(found.repo_id)
+
+
 @musehub.command("verify")
 @click.argument("name", metavar="[OWNER/SLUG]", required=False)
 @click.option("--repair", is_flag=True, help="Mend what can be mended from what is left.")
@@ -261,17 +312,10 @@ def verify_command(name: str | None, repair: bool, after: str, as_json: bool) ->
 
     Reads every byte: run it at quiet times. Interrupted, it says how to go on.
     """
-    from musehub_plugin.access import text_id
     from musehub_plugin.scrub import scrub
 
     hub = _hub()
-    repo_id: str | None = None
-    if name is not None:
-        owner, _, slug = name.partition("/")
-        found = hub.access.find(owner, slug)
-        if found is None:
-            raise click.ClickException(f"there is no repo {name}.")
-        repo_id = text_id(found.repo_id)
+    repo_id = None if name is None else _repo_id(hub, name)
     last = after
 
     say = _progress("verify")

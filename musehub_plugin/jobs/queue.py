@@ -22,6 +22,7 @@ from musehub_plugin.store.session import Database
 logger = logging.getLogger(__name__)
 
 INDEX_TASK = "musehub_plugin.jobs.tasks.index"
+REPACK_TASK = "musehub_plugin.jobs.tasks.repack"
 # A push must not wait for a Redis that is away; redis-py's own defaults retried for 3.8 s.
 _ENQUEUE_TIMEOUT = 0.5
 # A job may be on the queue twice, since a sweep does not know what waits there; when the second run ends, RQ looks the
@@ -47,19 +48,39 @@ def request_index(hub: Hub, db: Database, mpack_id: str) -> bool:
             return False
         job = jobs.find_job(db, job_id)
         return job is not None and job.state == jobs.DONE
+    _enqueue(hub, INDEX_TASK, mpack_id, job_id, jobs.INDEX)
+    return False
+
+
+def request_repack(hub: Hub, repo_id: str) -> None:
+    """See to it that a repo's packs are put in order soon. Call it after the push is committed.
+
+    Without a queue nobody does that but `flask musehub repack`: a push shall not wait for it.
+    """
+    if hub.settings.redis_url:
+        _enqueue(hub, REPACK_TASK, repo_id, jobs.repack_job_id(repo_id), jobs.REPACK)
+
+
+def _enqueue(hub: Hub, task: str, subject: str, job_id: str, kind: str) -> None:
     try:
         queue(hub).enqueue_call(
-            INDEX_TASK,
-            args=(mpack_id,),
+            task,
+            args=(subject,),
             job_id=job_id,
             timeout=hub.settings.job_timeout,
             result_ttl=_RESULT_TTL,
             failure_ttl=_FAILURE_TTL,
-            description=f"{jobs.INDEX} {mpack_id}",
+            description=f"{kind} {subject}",
         )
     except RedisError as error:
         logger.warning("job %s put off: the queue is away: %s", job_id, type(error).__name__)
-    return False
+
+
+def _request(hub: Hub, db: Database, job: jobs.JobRow) -> None:
+    if job.kind == jobs.REPACK:
+        request_repack(hub, job.subject)
+    else:
+        request_index(hub, db, job.subject)
 
 
 def sweep(hub: Hub, db: Database) -> int:
@@ -71,7 +92,7 @@ def sweep(hub: Hub, db: Database) -> int:
     due = jobs.take_due_jobs(db, again_in=hub.settings.sweep_interval)
     db.commit()
     for job in due:
-        request_index(hub, db, job.subject)
+        _request(hub, db, job)
     if due:
         swept.send(None, count=len(due))
     return len(due)

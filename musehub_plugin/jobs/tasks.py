@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from musehub_plugin.hub import current_hub
 from musehub_plugin.index import index_mpack
+from musehub_plugin.repack import run_repack_job
 
 
 def index(mpack_id: str) -> int:
     """Run `mpack.index` in the app context that the worker provides; return how many blobs were indexed."""
     hub = current_hub()
     return index_mpack(hub, hub.database(), mpack_id)
+
+
+def repack(repo_id: str) -> int:
+    """Run `mpack.repack` in the app context that the worker provides; return how many packs were made."""
+    hub = current_hub()
+    return run_repack_job(hub, hub.database(), repo_id)

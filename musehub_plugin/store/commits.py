@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgpack
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from musehub_plugin.errors import HistoryDamaged
 from musehub_plugin.ids import from_digest, to_digest
@@ -42,6 +42,15 @@ def graph(db: Database, repo_id: str) -> dict[str, Node]:
 def held_commits(db: Database, repo_id: str, commit_ids: Iterable[str]) -> set[str]:
     """Return which of `commit_ids` the repo holds."""
     return db.found_among(MusehubCommitRef.commit_id, commit_ids, MusehubCommitRef.repo_id == repo_id)
+
+
+def count(db: Database, repo_id: str) -> int:
+    """Return how many commits the repo holds."""
+    return int(
+        db.execute(
+            select(func.count()).select_from(MusehubCommitRef).where(MusehubCommitRef.repo_id == repo_id)
+        ).scalar_one()
+    )
 
 
 def records(db: Database, repo_id: str, commit_ids: Iterable[str]) -> Iterator[dict[str, Any]]:

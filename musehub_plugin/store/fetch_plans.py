@@ -12,8 +12,6 @@ from musehub_plugin.store.fetch_packs import use_fetch_pack
 from musehub_plugin.store.models import MusehubBuild, MusehubClonePack, MusehubFetchPack, MusehubFetchPlan
 from musehub_plugin.store.session import Database, batches
 
-# A use is noted when the note is this many seconds old, so that most answers write nothing.
-USE_NOTED_EVERY = 60
 _QUIET = {"synchronize_session": False}
 
 
@@ -33,10 +31,10 @@ class ReadyPack(NamedTuple):
 
 
 class ReadyPlan(NamedTuple):
-    """A ready answer: its packs in order, and whether its use should be noted again."""
+    """A ready answer: its packs in order, and how many seconds ago its use was noted."""
 
     packs: Sequence[ReadyPack]
-    is_note_old: bool
+    noted_ago: float
 
 
 def find_plan(db: Database, plan_key: str) -> ReadyPlan | None:
@@ -58,7 +56,7 @@ def find_plan(db: Database, plan_key: str) -> ReadyPlan | None:
     if not rows or len(rows) != rows[0].pack_count:
         return None
     age = (datetime.now(UTC) - min(row.used_at for row in rows)).total_seconds()
-    return ReadyPlan([ReadyPack(*tuple(row)[:6]) for row in rows], not 0 <= age < USE_NOTED_EVERY)
+    return ReadyPlan([ReadyPack(*tuple(row)[:6]) for row in rows], age)
 
 
 def note_use(db: Database, plan_key: str, packs: Iterable[ReadyPack]) -> bool:

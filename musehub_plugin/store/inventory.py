@@ -145,3 +145,15 @@ def placed_objects(db: Database, repo_id: str, object_ids: Collection[str]) -> s
         )
     )
     return set(indexed.scalars()) | set(cached.scalars())
+
+
+def packs_of(db: Database, object_ids: Iterable[str]) -> set[str]:
+    """Return the mpacks that some blobs are indexed in."""
+    found: set[str] = set()
+    for batch in batches(set(object_ids)):
+        found.update(
+            db.execute(
+                select(MusehubMPackIndex.mpack_id).where(MusehubMPackIndex.entity_id.in_(batch)).distinct()
+            ).scalars()
+        )
+    return found

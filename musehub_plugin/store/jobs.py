@@ -5,6 +5,7 @@ Times are the database's own where it is a server, so that hosts whose clocks di
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from musehub_plugin.store.models import MusehubJob, MusehubMPackRef
 from musehub_plugin.store.session import Database, batches
 
 INDEX = "mpack.index"
+REPACK = "mpack.repack"
 
 PENDING = "pending"
 RUNNING = "running"
@@ -47,6 +49,11 @@ _COLUMNS = (
 def index_job_id(mpack_id: str) -> str:
     """Return the id of the job that indexes an mpack."""
     return f"mpack-index-{to_hex(mpack_id)}"
+
+
+def repack_job_id(repo_id: str) -> str:
+    """Return the id of the job that repacks a repo: a host's own ids may hold what RQ does not allow."""
+    return f"mpack-repack-{hashlib.sha256(repo_id.encode()).hexdigest()}"
 
 
 def add_job(

@@ -261,6 +261,24 @@ def add_snapshots(db: Database, repo_id: str, new: Sequence[NewSnapshot]) -> Non
     db.insert_new(MusehubSnapshotRef, [{"repo_id": repo_id, "snapshot_id": snapshot.snapshot_id} for snapshot in new])
 
 
+def turn_into_deltas(db: Database, snapshots: Sequence[NewSnapshot]) -> None:
+    """Have rows that hold `{path: object_id}` hold what they change, where that hashes to their ids."""
+    for snapshot in snapshots:
+        db.change(
+            update(MusehubSnapshot)
+            .where(MusehubSnapshot.snapshot_id == snapshot.snapshot_id, MusehubSnapshot.delta_blob.is_(None))
+            .values(
+                base_id=snapshot.base_id,
+                delta_blob=snapshot.packed,
+                manifest_blob=None,
+                directories=[],
+                chain_length=snapshot.chain.length,
+                chain_bytes=snapshot.chain.size_bytes,
+            )
+            .execution_options(synchronize_session=False)
+        )
+
+
 def entry_total(db: Database, repo_id: str, snapshot_ids: Iterable[str]) -> int:
     """Return how many entries some manifests of a repo have together, as far as rows say."""
     entries = 0

@@ -166,6 +166,8 @@ class MusehubBranch(Base):
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
     head_commit_id: Mapped[str] = mapped_column(Id)
     updated_at: Mapped[datetime] = mapped_column(Instant, default=_now, onupdate=_now)
+    previous_head_id: Mapped[str | None] = mapped_column(Id)
+    """Where it pointed before: whoever follows the branch will ask for what came since."""
 
 
 class MusehubCommit(Base):

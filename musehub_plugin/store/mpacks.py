@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, select
+from collections.abc import Collection, Sequence
 
-from musehub_plugin.store.models import MusehubMPack, MusehubMPackRef, MusehubUpload
-from musehub_plugin.store.session import Database
+from sqlalchemy import delete, exists, select
+
+from musehub_plugin.store.jobs import DONE
+from musehub_plugin.store.models import (
+    MusehubClonePack,
+    MusehubJob,
+    MusehubMPack,
+    MusehubMPackIndex,
+    MusehubMPackRef,
+    MusehubUpload,
+)
+from musehub_plugin.store.session import Database, batches
 
 
 def repo_holds_mpack(db: Database, repo_id: str, mpack_id: str) -> bool:
@@ -104,3 +114,55 @@ def counts(db: Database, mpack_id: str) -> tuple[int, int, int]:
         )
     ).one()
     return row.commit_count, row.snapshot_count, row.blob_count
+
+
+def loose_packs(db: Database, repo_id: str) -> dict[str, int]:
+    """Return the packs that a repo refers to and that are no part of its clone packs, with their sizes."""
+    rows = db.execute(
+        select(MusehubMPack.mpack_id, MusehubMPack.size_bytes)
+        .join(MusehubMPackRef, MusehubMPackRef.mpack_id == MusehubMPack.mpack_id)
+        .where(
+            MusehubMPackRef.repo_id == repo_id,
+            ~exists().where(MusehubClonePack.repo_id == repo_id, MusehubClonePack.mpack_id == MusehubMPackRef.mpack_id),
+        )
+    )
+    return {row.mpack_id: row.size_bytes for row in rows}
+
+
+def drop_older_places(db: Database, repo_id: str, mpack_id: str, object_ids: Sequence[str]) -> None:
+    """Forget where else some blobs are, in packs that were pushed to a repo; `mpack_id` has them all."""
+    pushed_here = select(MusehubMPackRef.mpack_id).where(MusehubMPackRef.repo_id == repo_id)
+    for batch in batches(object_ids):
+        db.change(
+            delete(MusehubMPackIndex)
+            .where(
+                MusehubMPackIndex.entity_id.in_(batch),
+                MusehubMPackIndex.mpack_id != mpack_id,
+                MusehubMPackIndex.mpack_id.in_(pushed_here),
+            )
+            .execution_options(synchronize_session=False)
+        )
+
+
+def retire_packs(db: Database, repo_id: str, *, keep: Collection[str]) -> dict[str, int]:
+    """Forget that a repo has packs of which no blob is indexed; return them with their sizes.
+
+    One that still waits to be indexed is left alone.
+    """
+    rows = db.execute(
+        select(MusehubMPackRef.mpack_id, MusehubMPack.size_bytes)
+        .join(MusehubMPack, MusehubMPack.mpack_id == MusehubMPackRef.mpack_id)
+        .where(
+            MusehubMPackRef.repo_id == repo_id,
+            ~exists().where(MusehubMPackIndex.mpack_id == MusehubMPackRef.mpack_id),
+        )
+    )
+    unfinished = set(db.execute(select(MusehubJob.subject).where(MusehubJob.state != DONE)).scalars())
+    found = {row.mpack_id: row.size_bytes for row in rows if row.mpack_id not in unfinished.union(keep)}
+    for batch in batches(found):
+        db.change(
+            delete(MusehubMPackRef)
+            .where(MusehubMPackRef.repo_id == repo_id, MusehubMPackRef.mpack_id.in_(batch))
+            .execution_options(synchronize_session=False)
+        )
+    return found

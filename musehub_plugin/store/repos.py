@@ -52,6 +52,16 @@ def branch_heads(db: Database, repo_id: str) -> dict[str, str]:
     return {row.name: row.head_commit_id for row in rows}
 
 
+def previous_heads(db: Database, repo_id: str) -> dict[str, tuple[str, str]]:
+    """Return the head and the one before of those branches that have moved, by name."""
+    rows = db.execute(
+        select(MusehubBranch.name, MusehubBranch.head_commit_id, MusehubBranch.previous_head_id)
+        .where(MusehubBranch.repo_id == repo_id, MusehubBranch.previous_head_id.is_not(None))
+        .order_by(MusehubBranch.name)
+    )
+    return {name: (head, before) for name, head, before in rows}
+
+
 def lock_branch(db: Database, repo_id: str, name: str, new_head: str) -> str | None:
     """Lock a branch until the transaction ends, and return its head; None where this call made it, at `new_head`.
 
@@ -68,10 +78,10 @@ def lock_branch(db: Database, repo_id: str, name: str, new_head: str) -> str | N
 
 
 def move_branch(db: Database, repo_id: str, name: str, head: str) -> None:
-    """Point a branch at `head`."""
+    """Point a branch at `head`, and note where it pointed before."""
     db.change(
         update(MusehubBranch)
         .where(MusehubBranch.repo_id == repo_id, MusehubBranch.name == name)
-        .values(head_commit_id=head)
+        .values(head_commit_id=head, previous_head_id=MusehubBranch.head_commit_id)
         .execution_options(synchronize_session=False)
     )

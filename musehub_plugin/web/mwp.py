@@ -22,6 +22,7 @@ from musehub_plugin.errors import Conflict, Invalid, TooLarge
 from musehub_plugin.fetch import FetchAnswer
 from musehub_plugin.hub import current_app_object, current_hub
 from musehub_plugin.ids import to_hex
+from musehub_plugin.jobs.queue import request_repack
 from musehub_plugin.mwp.bundle import MAX_DELTA, SentPush, sent_objects
 from musehub_plugin.mwp.fetch import AnswerTooLarge, bare_heads, fetched_history
 from musehub_plugin.mwp.push import push
@@ -148,6 +149,7 @@ def post_push(owner: str, slug: str) -> Response:
             done = push(call.hub, call.db, call.repo_id, _pusher(call), sent)
         except Conflict as error:
             raise _conflict_for_muse(error, sent.branch) from None
+    request_repack(call.hub, call.repo_id)
     pushed.send(
         current_app_object(),
         repo=call.repo,

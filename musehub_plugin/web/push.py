@@ -9,7 +9,7 @@ from flask import Response, request
 
 from musehub_plugin.access import Identity
 from musehub_plugin.hub import current_app_object
-from musehub_plugin.jobs.queue import request_index
+from musehub_plugin.jobs.queue import request_index, request_repack
 from musehub_plugin.push import BranchUpdate, presign, unpack
 from musehub_plugin.signals import pushed
 from musehub_plugin.store.jobs import index_job_id
@@ -56,6 +56,7 @@ def post_unpack(owner: str, slug: str) -> Response:
     )
     done = unpack(call.hub, call.db, call.repo_id, _pusher(call).user_id, mpack_id, change)
     indexed = done.indexed or request_index(call.hub, call.db, mpack_id)
+    request_repack(call.hub, call.repo_id)
     pushed.send(
         current_app_object(),
         repo=call.repo,
