@@ -2,12 +2,17 @@
 
 `docs/mpack-format.md` specifies the file. A pack is written by `MPackWriter` and read by `MPackReader`, both in
 bounded memory; `build_wire_mpack` and `parse_wire_mpack` do the same for packs that fit in memory.
+
+What only writers need is loaded when it is first used: a client that reads packs starts the sooner.
 """
 
-from musehub_plugin.mpack.emitter import Sink
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from musehub_plugin.mpack.layout import Codec, Frame, Kind
 from musehub_plugin.mpack.limits import Limits, MPackError
-from musehub_plugin.mpack.order import solid_order
 from musehub_plugin.mpack.reader import Blob, BlobEntry, MPackReader, SnapshotDelta, Source
 from musehub_plugin.mpack.thin import BaseProvider
 from musehub_plugin.mpack.verify import (
@@ -18,8 +23,24 @@ from musehub_plugin.mpack.verify import (
     verify_commits,
     verify_snapshots,
 )
-from musehub_plugin.mpack.wire import WIRE_LIMITS, build_wire_mpack, parse_wire_mpack
-from musehub_plugin.mpack.writer import BaseBlob, MPackWriter, PackSummary
+
+if TYPE_CHECKING:
+    from musehub_plugin.mpack.emitter import Sink
+    from musehub_plugin.mpack.order import solid_order
+    from musehub_plugin.mpack.wire import WIRE_LIMITS, build_wire_mpack, parse_wire_mpack
+    from musehub_plugin.mpack.writer import BaseBlob, MPackWriter, PackSummary
+
+# No module here has the name of a thing that it gives: importing it would put the module in its place.
+_MODULES = {
+    "Sink": "emitter",
+    "solid_order": "order",
+    "WIRE_LIMITS": "wire",
+    "build_wire_mpack": "wire",
+    "parse_wire_mpack": "wire",
+    "BaseBlob": "writer",
+    "MPackWriter": "writer",
+    "PackSummary": "writer",
+}
 
 __all__ = [
     "WIRE_LIMITS",
@@ -48,3 +69,10 @@ __all__ = [
     "verify_commits",
     "verify_snapshots",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return value

@@ -254,14 +254,15 @@ class MPackWriter:
             raise ValueError(f"blob {object_id}: its chunks do not give the {size} bytes announced")
 
     def _add_to_prefix(self, base: BaseBlob) -> None:
-        entry = self._bases.entry(base.number, base.path)
-        object_id, size = self._bases.object_ids[entry], len(base.content)
+        number, path, content = base
+        entry = self._bases.entry(number, path)
+        object_id, size = self._bases.object_ids[entry], len(content)
         if object_id in self._prefix or size > MAX_PREFIX_BYTES:
             return
         # A frame ends where its prefix gets long: what is far away in it is not found any more.
         if self._prefix and (self._prefix_size + size > _PREFIX_BYTES or len(self._prefix) == MAX_PREFIX_BLOBS):
             self._flush_blobs()
-        self._prefix[object_id] = entry, base.content
+        self._prefix[object_id] = entry, content
         self._prefix_size += size
 
     def _append(self, chunk: bytes) -> None:

@@ -17,7 +17,9 @@ from musehub_plugin.mpack import MPackError, parse_wire_mpack
 CHECKOUT = Path(__file__).parents[2]
 READER = CHECKOUT / "docs" / "examples" / "mpack_reader.mjs"
 VECTORS = CHECKOUT / "tests" / "vectors" / "mpack"
-READ = [path for path in sorted(VECTORS.glob("*.mpack")) if not path.name.startswith("refused-")]
+# It does not know thin packs, which it must say.
+THIN = sorted(VECTORS.glob("thin-*.mpack"))
+READ = [path for path in sorted(VECTORS.glob("*.mpack")) if path not in THIN and not path.name.startswith("refused-")]
 REFUSED = sorted(VECTORS.glob("refused-*.mpack"))
 
 # One pack in hex a line; says for each what it holds, or that it is refused. Any other error ends it.
@@ -62,6 +64,12 @@ def test_the_documented_reader_refuses_what_must_be_refused(pack: Path) -> None:
     done = read(pack)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith("refused: ")
+
+
+@pytest.mark.parametrize("pack", THIN, ids=lambda path: path.stem)
+def test_the_documented_reader_refuses_a_thin_pack_by_name(pack: Path) -> None:
+    done = read(pack)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "refused: the pack needs thin\n")
 
 
 def test_the_documented_reader_verifies_a_pack_whose_ids_are_true() -> None:

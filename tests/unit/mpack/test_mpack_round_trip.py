@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musehub_plugin import ids
-from musehub_plugin.mpack import MPackReader, MPackWriter, build_wire_mpack, parse_wire_mpack
+from musehub_plugin.mpack import BaseBlob, MPackReader, MPackWriter, build_wire_mpack, parse_wire_mpack
 from musehub_plugin.mpack.zstd import zstd
+from tests.unit.mpack.holding import Files, Held
 
 WirePack = dict[str, list[dict[str, Any]]]
 
@@ -81,7 +82,7 @@ def packs(draw: st.DrawFn) -> WirePack:
     return {"commits": commits, "snapshots": snapshots, "blobs": blobs}
 
 
-def read_by_the_specification(data: bytes) -> WirePack:
+def read_by_the_specification(data: bytes, held: Held | None = None) -> WirePack:
     """Read a pack as docs/mpack-format.md says, trusting it and sharing no code with the package."""
     table_stored, table_raw = (int.from_bytes(data[at : at + 4], "big") for at in (len(data) - 16, len(data) - 12))
     end = len(data) - 16
@@ -89,13 +90,31 @@ def read_by_the_specification(data: bytes) -> WirePack:
     toc = msgpack.unpackb(table if table_stored == table_raw else zstd.decompress(table))
     raw: dict[int, list[bytes]] = {kind: [] for kind in range(1, 6)}
     position = 8
-    for kind, codec, stored, _, _ in zip(*toc["frames"], strict=True):
-        frame = data[position : position + stored]
-        raw[kind].append(zstd.decompress(frame) if codec else frame)
-        position += stored
 
     def split(digests: bytes) -> list[str]:
         return ["sha256:" + digests[at : at + 32].hex() for at in range(0, len(digests), 32)]
+
+    bases: list[list[tuple[str, str]]] = []
+    if "thin" in toc["needs"]:
+        assert held is not None
+        bases = [sorted(held.manifests[snapshot_id].items()) for snapshot_id in split(toc["bases"])]
+    entries = [entry for base in bases for entry in base]
+    for kind, codec, stored, _, _ in zip(*toc["frames"], strict=True):
+        frame = data[position : position + stored]
+        if codec == 2:
+            assert held is not None
+            unpacker = msgpack.Unpacker()
+            unpacker.feed(frame)
+            at, prefix = 0, b""
+            for step in unpacker.unpack():
+                at += step
+                prefix += held.blobs[entries[at][1]]
+                at += 1
+            frame = frame[unpacker.tell() :]
+            raw[kind].append(zstd.decompress(frame, zstd_dict=zstd.ZstdDict(prefix, is_raw=True).as_prefix))
+        else:
+            raw[kind].append(zstd.decompress(frame) if codec else frame)
+        position += stored
 
     stream = b"".join(raw[1])
     blobs: list[dict[str, Any]] = []
@@ -106,7 +125,7 @@ def read_by_the_specification(data: bytes) -> WirePack:
             blobs.append({"object_id": object_id, "content": stream[at : at + size]})
             at += size
     objects = [blob["object_id"] for blob in blobs] + split(b"".join(raw[3]))
-    snapshots = _snapshots_by_the_specification(raw[4], objects)
+    snapshots = _snapshots_by_the_specification(raw[4], objects, bases)
     commits: list[dict[str, Any]] = []
     for frame in raw[5]:
         rules, stored_ids, outside, counts, parents, steps, *texts, extras = msgpack.unpackb(frame)
@@ -140,7 +159,10 @@ def read_by_the_specification(data: bytes) -> WirePack:
     return {"commits": commits, "snapshots": snapshots, "blobs": blobs}
 
 
-def _snapshots_by_the_specification(frames: Sequence[bytes], objects: Sequence[str]) -> list[dict[str, Any]]:
+def _snapshots_by_the_specification(
+    frames: Sequence[bytes], objects: Sequence[str], bases: Sequence[Sequence[tuple[str, str]]]
+) -> list[dict[str, Any]]:
+    entries = [entry for base in bases for entry in base]
     snapshots: list[dict[str, Any]] = []
     current: dict[str, int] = {}
     for frame in frames:
@@ -150,25 +172,28 @@ def _snapshots_by_the_specification(frames: Sequence[bytes], objects: Sequence[s
         in_frame = 0
         gone_codes, now_codes, step = iter(gone), iter(now), iter(steps)
 
-        def path(code: int, paths: list[str] = paths) -> str:
+        def path(code: int, paths: list[str | int] = paths) -> str:
             nonlocal used
-            if code:
-                return paths[code - 1]
-            used += 1
-            return paths[used - 1]
+            if not code:
+                code = used = used + 1
+            name = paths[code - 1]
+            return entries[name][0] if isinstance(name, int) else name
 
         for row, code in enumerate(codes):
-            if not code & 1:
+            if code & 2:
+                start = sum(map(len, bases[: code >> 3]))
+                current = {name: -1 - n for n, (name, _) in enumerate(bases[code >> 3], start)}
+            elif not code & 1:
                 current = {}
             for _ in range(gone_counts[row]):
                 del current[path(next(gone_codes))]
             for _ in range(now_counts[row]):
                 name = path(next(now_codes))
-                last = current.get(name, last) + next(step)
+                last = (last if current.get(name, -1) < 0 else current[name]) + next(step)
                 current[name] = last
             if code & 4:
                 continue
-            manifest = {name: objects[ref] for name, ref in current.items()}
+            manifest = {name: objects[ref] if ref >= 0 else entries[-1 - ref][1] for name, ref in current.items()}
             text = "\0".join(sorted(f"{name}\0{object_id[7:]}" for name, object_id in manifest.items()))
             snapshot_id = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
             if in_frame in stored_at:
@@ -189,6 +214,29 @@ def test_any_pack_reads_as_it_was_written(pack: WirePack) -> None:
 @given(packs())
 def test_a_reader_written_from_the_specification_reads_the_same(pack: WirePack) -> None:
     assert read_by_the_specification(build_wire_mpack(**pack)) == pack
+
+
+@settings(max_examples=100, deadline=None)
+@given(packs(), st.lists(st.dictionaries(PATHS, st.binary(max_size=40)), max_size=3))
+def test_a_reader_written_from_the_specification_reads_thin_packs_the_same(pack: WirePack, bases: list[Files]) -> None:
+    held = Held()
+    known = [held.hold(files) for files in bases]
+    out = io.BytesIO()
+    with MPackWriter(out, bases=list(dict(known).items())) as writer:
+        resembling = [
+            BaseBlob(number, path, held.blobs[object_id])
+            for number, (_, manifest) in enumerate(dict(known).items())
+            for path, object_id in manifest.items()
+        ]
+        for n, blob in enumerate(pack["blobs"]):
+            base = resembling[n % len(resembling)] if resembling else None
+            writer.add_blob(blob["object_id"], blob["content"] * 3, base=base)
+        for snapshot in pack["snapshots"]:
+            manifest = snapshot["manifest"] | (known[-1][1] if known else {})
+            writer.add_snapshot(snapshot["snapshot_id"], manifest)
+        for commit in pack["commits"]:
+            writer.add_commit(commit)
+    assert parse_wire_mpack(out.getvalue(), bases=held) == read_by_the_specification(out.getvalue(), held)
 
 
 def test_a_long_history_reads_the_same_by_the_specification(history: WirePack) -> None:

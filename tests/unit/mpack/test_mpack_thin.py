@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
@@ -29,37 +28,7 @@ from musehub_plugin.mpack import (
     verify,
 )
 from musehub_plugin.mpack.zstd import zstd
-
-Files = dict[str, bytes]
-WirePack = dict[str, list[dict[str, Any]]]
-
-
-def manifest_of(files: Files) -> dict[str, str]:
-    return {path: ids.blob_id(content) for path, content in files.items()}
-
-
-@dataclass
-class Held:
-    """What a receiver holds; remembers what it was asked for."""
-
-    manifests: dict[str, Mapping[str, str]] = field(default_factory=dict)
-    blobs: dict[str, bytes] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
-
-    def hold(self, files: Files) -> tuple[str, dict[str, str]]:
-        """Take files in, and return their snapshot as a writer takes it."""
-        manifest = manifest_of(files)
-        self.manifests[ids.snapshot_id(manifest)] = manifest
-        self.blobs |= {ids.blob_id(content): content for content in files.values()}
-        return ids.snapshot_id(manifest), manifest
-
-    def manifest(self, snapshot_id: str) -> Mapping[str, str] | None:
-        return self.manifests.get(snapshot_id)
-
-    def blob(self, object_id: str, max_size: int) -> bytes | None:
-        self.asked.append(object_id)
-        content = self.blobs.get(object_id)
-        return None if content is None or len(content) > max_size else content
+from tests.unit.mpack.holding import Files, Held, manifest_of
 
 
 def write(bases: Sequence[Files], versions: Sequence[Files], limits: Limits | None = None) -> tuple[bytes, Held]:
@@ -327,6 +296,13 @@ def test_entries_that_say_nonsense_are_refused(entries: bytes, message: str) -> 
     rows[1] = (2, 0, *directory(1 << 20))
     with pytest.raises(MPackError, match=message):
         parse_wire_mpack(thin_file(rows, *bases), bases=held)
+
+
+def test_a_prefix_that_begins_as_a_dictionary_of_zstd_does_is_read_as_plain_bytes() -> None:
+    content = bytes.fromhex("37a430ec") + CONTENT
+    held, bases = holding({"a": content})
+    pack = parse_wire_mpack(thin_file(prefixed(b"\x91\x00", content), *bases), bases=held)
+    assert [blob["content"] for blob in pack["blobs"]] == [CONTENT + b"."]
 
 
 def test_a_prefix_of_under_8_bytes_is_refused() -> None:

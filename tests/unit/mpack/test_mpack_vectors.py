@@ -13,6 +13,7 @@ import pytest
 
 from musehub_plugin import ids
 from musehub_plugin.mpack import MPackError, MPackReader, build_wire_mpack, parse_wire_mpack, verify
+from tests.unit.mpack.holding import Held
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "mpack"
 SPECIFICATION = Path(__file__).parents[3] / "docs" / "mpack-format.md"
@@ -30,6 +31,15 @@ def with_bytes(value: Any) -> Any:
     return value
 
 
+def holds(name: str) -> Held | None:
+    """Return what the receiver of a thin pack holds."""
+    about = with_bytes(DESCRIBED[name].get("holds"))
+    if about is None:
+        return None
+    manifests = {snapshot["snapshot_id"]: snapshot["manifest"] for snapshot in about["snapshots"]}
+    return Held(manifests, {blob["object_id"]: blob["content"] for blob in about["blobs"]})
+
+
 def test_every_vector_is_described() -> None:
     assert {path.stem for path in VECTORS.glob("*.mpack")} == DESCRIBED.keys()
 
@@ -37,7 +47,7 @@ def test_every_vector_is_described() -> None:
 @pytest.mark.parametrize("name", [name for name, about in DESCRIBED.items() if "reads" in about])
 def test_a_vector_reads_as_described(name: str) -> None:
     expected = with_bytes(DESCRIBED[name]["reads"])
-    found = parse_wire_mpack((VECTORS / f"{name}.mpack").read_bytes())
+    found = parse_wire_mpack((VECTORS / f"{name}.mpack").read_bytes(), bases=holds(name))
     if "blob_ids" in expected:
         assert [ids.blob_id(blob["content"]) for blob in found["blobs"]] == expected["blob_ids"]
     else:
@@ -47,6 +57,12 @@ def test_a_vector_reads_as_described(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, about in DESCRIBED.items() if "refused" in about])
 def test_a_vector_that_must_be_refused_is(name: str) -> None:
     with pytest.raises(MPackError):
+        parse_wire_mpack((VECTORS / f"{name}.mpack").read_bytes(), bases=holds(name))
+
+
+@pytest.mark.parametrize("name", [name for name in DESCRIBED if name.startswith("thin-")])
+def test_a_thin_vector_is_refused_where_nothing_is_held(name: str) -> None:
+    with pytest.raises(MPackError, match="needs 'thin'"):
         parse_wire_mpack((VECTORS / f"{name}.mpack").read_bytes())
 
 

@@ -2,6 +2,9 @@
 
     python tests/vectors/mpack/make.py
 
+Thin packs (`thin-`, `refused-thin-`) come with what their receiver must hold under `holds`; a reader that does not know
+the feature must refuse them all.
+
 Another zstd library may compress to other bytes, so vectors that exist are left alone: they pin what a reader must
 make of them, not what a writer writes. Bytes are `{"$base64": ...}` in the JSON.
 """
@@ -10,13 +13,14 @@ from __future__ import annotations
 
 import base64
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import msgpack
 
 from musehub_plugin import ids
-from musehub_plugin.mpack import build_wire_mpack
+from musehub_plugin.mpack import BaseBlob, MPackWriter, build_wire_mpack
 from musehub_plugin.mpack.zstd import zstd
 
 HERE = Path(__file__).parent
@@ -168,7 +172,7 @@ def _refused() -> dict[str, tuple[str, bytes]]:
         "refused-cut-off": ("The last byte is missing.", hello[:-1]),
         "refused-more-after-the-end": ("One byte follows the trailer.", hello + b"\0"),
         "refused-version": ("The magic of a version 2.", hello.replace(b"MPK1", b"MPK2", 1)),
-        "refused-feature": ("It needs a feature that version 1 does not define.", _file(needs=["thin"])),
+        "refused-feature": ("It needs a feature that version 1 does not define.", _file(needs=["later"])),
         "refused-kind": ("A frame of kind 6.", _file(_plain(6, b"", 0))),
         "refused-gap": ("A byte between the frames and the table.", hello[:155] + b"\0" + hello[155:]),
         "refused-frame-over-its-bound": (
@@ -205,6 +209,113 @@ def _refused() -> dict[str, tuple[str, bytes]]:
     }
 
 
+def _held(*bases: dict[str, bytes]) -> tuple[list[tuple[str, dict[str, str]]], dict[str, Any]]:
+    """Return bases as a writer takes them, and what the JSON says of them."""
+    known = []
+    blobs = {ids.blob_id(content): content for files in bases for content in files.values()}
+    for files in bases:
+        manifest = {path: ids.blob_id(content) for path, content in files.items()}
+        known.append((ids.snapshot_id(manifest), manifest))
+    held = [{"object_id": object_id, "content": content} for object_id, content in sorted(blobs.items())]
+    snapshots = [{"snapshot_id": snapshot_id, "manifest": manifest} for snapshot_id, manifest in known]
+    return known, {"snapshots": snapshots, "blobs": held}
+
+
+_OLD = b"".join(b"line %d of a file that changes little\n" % n for n in range(60))
+_NEW = _OLD.replace(b"line 30", b"line thirty")
+
+
+def _thin() -> dict[str, tuple[str, Pack, bytes, dict[str, Any]]]:
+    """Thin packs: about, what each reads as, the file, and what the receiver holds."""
+    first = {"src/a.txt": _OLD, "src/b.txt": b"the same", "src/c.txt": b"removed"}
+    second = {"docs/x.txt": b"another base" * 9, "src/a.txt": _OLD}
+    known, held = _held(first, second)
+    new = [_blob(_NEW), _blob(b"another base" * 9 + b"!"), _blob(b"unlike anything")]
+    change = {**known[0][1], "src/a.txt": new[0]["object_id"], "src/moved.txt": known[0][1]["src/b.txt"]}
+    del change["src/c.txt"]
+    further = {**known[1][1], "docs/x.txt": new[1]["object_id"], "outside": ids.fake_id("outside object")}
+    last = {**further, "docs/new.txt": new[2]["object_id"], "docs/y.txt": known[1][1]["docs/x.txt"]}
+    snapshots = [_snapshot(manifest) for manifest in (change, further, last)]
+    commits = [_commit(snapshots[0]["snapshot_id"], [ids.fake_id("held commit")], "Change one file")]
+    for snapshot in snapshots[1:]:
+        commits.append(_commit(snapshot["snapshot_id"], [commits[-1]["commit_id"]], "And then"))
+    out = BytesIO()
+    with MPackWriter(out, bases=known) as writer:
+        writer.add_blob(new[0]["object_id"], new[0]["content"], base=BaseBlob(0, "src/a.txt", _OLD))
+        writer.add_blob(new[1]["object_id"], new[1]["content"], base=BaseBlob(1, "docs/x.txt", b"another base" * 9))
+        writer.add_blob(new[2]["object_id"], new[2]["content"])
+        changed = {"src/a.txt": change["src/a.txt"], "src/moved.txt": change["src/moved.txt"]}
+        writer.add_snapshot_delta(snapshots[0]["snapshot_id"], ["src/c.txt"], changed, derivable=True, start=0)
+        changed = {path: further[path] for path in ("docs/x.txt", "outside")}
+        writer.add_snapshot_delta(snapshots[1]["snapshot_id"], [], changed, derivable=True, start=1)
+        writer.add_snapshot(snapshots[2]["snapshot_id"], last)
+        for commit in commits:
+            writer.add_commit(commit)
+    pack: Pack = {"commits": commits, "snapshots": snapshots, "blobs": new}
+
+    magic = bytes.fromhex("37a430ec") + _OLD
+    one, alone = _held({"a": magic})
+    blob = _blob(magic + b".")
+    only: Pack = {"commits": [], "snapshots": [], "blobs": [blob]}
+    return {
+        "thin-history": (
+            "Two bases, a prefix of two blobs, paths and objects of the bases.",
+            pack,
+            out.getvalue(),
+            held,
+        ),
+        "thin-dictionary-magic": (
+            "A prefix that begins with the magic number of zstd's dictionaries, and is none.",
+            only,
+            _thin_file(one, *_prefixed(b"\x91\x00", magic, blob["content"])),
+            alone,
+        ),
+    }
+
+
+def _prefixed(entries: bytes, prefix: bytes, content: bytes) -> tuple[Row, Row]:
+    stored = entries + zstd.compress(content, zstd_dict=zstd.ZstdDict(prefix, is_raw=True).as_prefix)
+    directory = msgpack.packb([ids.to_digest(ids.blob_id(content)), [len(content)]])
+    return (1, 2, stored, len(content), 1), _plain(2, directory, 1)
+
+
+def _thin_file(bases: list[tuple[str, dict[str, str]]], *rows: Row) -> bytes:
+    return _file(*rows, needs=["thin"], bases=b"".join(ids.to_digest(snapshot_id) for snapshot_id, _ in bases))
+
+
+def _refused_thin() -> dict[str, tuple[str, bytes, dict[str, Any]]]:
+    known, held = _held({"a": _OLD})
+    tiny, tiny_held = _held({"a": b"1234567"})
+    row = [[], [2], [0], [], [0], [], [], [], b""]
+    good = _prefixed(b"\x91\x00", _OLD, _NEW)
+    return {
+        "refused-thin-entry": ("Base entry 1 of 1.", _thin_file(known, *_prefixed(b"\x91\x01", _OLD, _NEW)), held),
+        "refused-thin-short-prefix": ("A prefix of 7 bytes.", _thin_file(tiny, *good), tiny_held),
+        "refused-thin-base": (
+            "Base 1 of 1.",
+            _thin_file(known, _plain(4, msgpack.packb([[], [10], *row[2:]]), 1)),
+            held,
+        ),
+        "refused-thin-two-starts": (
+            "A row that starts from a base and from the row before.",
+            _thin_file(known, _plain(4, msgpack.packb([[], [2, 3], [0, 0], [], [0, 0], [], [], [], b""]), 2)),
+            held,
+        ),
+        "refused-thin-object": (
+            "The object of base entry 1 of 1.",
+            _thin_file(known, _plain(4, msgpack.packb([["b"], [2], [0], [], [1], [0], [-2], [], b""]), 1)),
+            held,
+        ),
+        "refused-thin-kind": ("A directory in codec 2.", _thin_file(known, (2, 2, b"", 1, 0)), held),
+        "refused-thin-no-bases": ("It names no bases.", _file(*good, needs=["thin"]), held),
+        "refused-thin-feature": (
+            "Codec 2 in a pack that does not need the feature.",
+            _file(*good, bases=ids.to_digest(known[0][0])),
+            held,
+        ),
+    }
+
+
 def _plain_json(value: Any) -> Any:
     if isinstance(value, bytes):
         return {"$base64": base64.b64encode(value).decode()}
@@ -234,6 +345,10 @@ def main() -> None:
         _write(name, data, {"about": about, "reads": pack})
     for name, (about, data) in _refused().items():
         _write(name, data, {"about": about, "refused": True})
+    for name, (about, pack, data, held) in _thin().items():
+        _write(name, data, {"about": about, "holds": held, "reads": pack})
+    for name, (about, data, held) in _refused_thin().items():
+        _write(name, data, {"about": about, "holds": held, "refused": True})
 
 
 if __name__ == "__main__":
