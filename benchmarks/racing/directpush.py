@@ -1,17 +1,20 @@
-"""Packs a git history and pushes it without a working copy in between: for histories that are too long for one."""
+"""Pushes packs over the protocol alone: histories that are too long for a working copy, and many small pushes."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import urllib3
 
 from benchmarks.pack_size import read_history, write_pack
 from benchmarks.racing.histories import History
-from musehub_plugin import ids
+from musehub_plugin import ids, testing
 
 _HEADERS = {"Authorization": "Bearer bench", "Accept": "application/json"}
+_FILES, _CHANGED, _FILE_BYTES = 200, 3, 2_000
 
 
 def push_directly(history: History, folder: Path, port: int, repo: str) -> tuple[float, float, dict[str, str]]:
@@ -34,21 +37,54 @@ def push_directly(history: History, folder: Path, port: int, repo: str) -> tuple
     with path.open("wb") as out:
         commit_ids = write_pack(history.source, commits := read_history(history.source), out)
     packed = time.monotonic()
-    data = path.read_bytes()
-    mpack_id = ids.blob_id(data)
-    # Unpacking a hundred thousand commits takes its time.
-    http = urllib3.PoolManager(retries=False, timeout=3_600)
-    base = f"http://127.0.0.1:{port}/{repo}/push"
-    body = {"mpack_id": mpack_id, "size_bytes": len(data)}
-    ticket = http.request("POST", f"{base}/presign", json=body, headers=_HEADERS).json()
-    uploaded = http.request(ticket["method"], ticket["upload_url"], body=data, headers=ticket["headers"])
-    if uploaded.status != 200:
-        raise RuntimeError(f"storage refused the upload: {uploaded.status}")
-    body = {"mpack_id": mpack_id, "branch": history.branch, "head_commit_id": commit_ids[commits[-1].name]}
-    unpacked = http.request(
-        "POST", f"{base}/unpack-mpack", json={**body, "expected_head": None, "force": False}, headers=_HEADERS
-    )
-    if unpacked.status != 200:
-        raise RuntimeError(f"the hub refused the push: {unpacked.data[:500]!r}")
+    _Pusher(port, repo).push(path.read_bytes(), commit_ids[commits[-1].name], history.branch)
     path.unlink()
     return packed - begun, time.monotonic() - packed, commit_ids
+
+
+def push_small(port: int, repo: str, count: int) -> list[float]:
+    """Push commits one by one, each with three changed files of two hundred; return the seconds that each took.
+
+    Raises:
+        RuntimeError: the hub refused one.
+    """
+    chance, pusher, history = Random(0), _Pusher(port, repo), testing.History()
+    files: dict[str, bytes | str] = {f"src/{n % 20}/{n}.txt": chance.randbytes(_FILE_BYTES) for n in range(_FILES)}
+    head = history.commit(files)
+    pusher.push(history.pack(), head, "main")
+    seconds = []
+    for _ in range(count):
+        for path in chance.sample(sorted(files), _CHANGED):
+            files[path] = chance.randbytes(_FILE_BYTES)
+        before, head = head, history.commit(files, [head])
+        pack = history.pack(want=[head], have=[before])
+        begun = time.monotonic()
+        pusher.push(pack, head, "main")
+        seconds.append(time.monotonic() - begun)
+    return seconds
+
+
+class _Pusher:
+    """Who pushes to a repo on loopback."""
+
+    def __init__(self, port: int, repo: str) -> None:
+        # Unpacking a hundred thousand commits takes its time.
+        self._http = urllib3.PoolManager(retries=False, timeout=3_600)
+        self._base = f"http://127.0.0.1:{port}/{repo}/push"
+
+    def push(self, data: bytes, head: str, branch: str) -> None:
+        """Presign, upload, unpack."""
+        mpack_id = ids.blob_id(data)
+        ticket = self._post("presign", {"mpack_id": mpack_id, "size_bytes": len(data)})
+        uploaded = self._http.request(ticket["method"], ticket["upload_url"], body=data, headers=ticket["headers"])
+        if uploaded.status != 200:
+            raise RuntimeError(f"storage refused an upload: {uploaded.status}")
+        body = {"mpack_id": mpack_id, "branch": branch, "head_commit_id": head, "expected_head": None, "force": False}
+        self._post("unpack-mpack", body)
+
+    def _post(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = self._http.request("POST", f"{self._base}/{what}", json=body, headers=_HEADERS)
+        if answer.status != 200:
+            raise RuntimeError(f"the hub refused a push: {answer.data[:500]!r}")
+        found: dict[str, Any] = answer.json()
+        return found

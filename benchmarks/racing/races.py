@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, Final
 
 from benchmarks.racing import processes
+from benchmarks.racing.directpush import push_small
 from benchmarks.racing.gitserver import PLAIN, TUNED, GitServer, fetch_request, ls_refs_request
 from benchmarks.racing.histories import History, Step, steps_of, steps_of_one
 from benchmarks.racing.host import CEILING
@@ -25,6 +26,7 @@ from musehub_plugin.mpack import Kind, MPackReader
 CLIENTS: Final = 8
 GIT_PLAIN, GIT_TUNED, HUB = "git plain", "git tuned", "hub"
 BY_URL, INLINE, THIN = "hub, URL", "hub, inline", "hub, inline + thin"
+_PUSHED: Final = "bench/pushed"
 _VARIANTS: Final = {BY_URL: (), INLINE: ("inline",), THIN: ("inline", "thin")}
 _GITS: Final = {GIT_PLAIN: PLAIN, GIT_TUNED: TUNED}
 
@@ -97,8 +99,10 @@ class Race:
         load(self.hub.port, [request("POST", CEILING, b"x")] * 40, clients=4)
         idle = max(map(processes.memory_of, pids))
         results.facts["git packs"] = self.git.load(self.history)
+        before = self.hub.cpu()
         with self._memory("push"):
             results.facts["load seconds"] = self.hub.load(self.history, self.folder)
+        results.facts["load CPU"] = self.hub.cpu() - before
         results.facts["idle memory"] = idle
         results.facts["stored bytes"] = self.hub.stored_bytes()
         results.facts["tables"] = self.hub.table_bytes()
@@ -109,6 +113,8 @@ class Race:
             _say(f"{self.history.name}: {contest.__name__.replace('_', ' ')}")
             with self._memory(contest.__name__.replace("_", " ")):
                 contest()
+        _say(f"{self.history.name}: pushes")
+        self.pushes()
         _say(f"{self.history.name}: packing from scratch")
         with self._memory("packing from scratch"):
             self.packing()
@@ -206,6 +212,17 @@ class Race:
             self._timed("nothing new", "hub, refs", self.hub.port, [self.hub.refs_request(known=False)])
             self._timed("nothing new", "hub, refs unchanged", self.hub.port, [self.hub.refs_request(known=True)])
 
+    # Push
+
+    def pushes(self) -> None:
+        """Pushes of one commit, one after the other: what a hub has to keep up with."""
+        self.hub.command("repo", "create", _PUSHED, "--user-id", "bench", "--public")
+        before = self.hub.cpu()
+        seconds = push_small(self.hub.port, _PUSHED, count := max(4, self.effort.requests // 4))
+        self.hub.wait_for_jobs()
+        self.results.add("push of 1 commit, s", HUB, *seconds)
+        self.results.add("push of 1 commit, server's CPU-s each", HUB, (self.hub.cpu() - before) / count)
+
     # Packing
 
     def packing(self) -> None:
@@ -222,7 +239,7 @@ class Race:
     def _repack(self) -> None:
         """Let the hub pack everything anew, the way its operators do."""
         before = self.hub.cpu()
-        used = self.hub.timed_command("repack", REPO)
+        used = self.hub.timed_command("repack", "--whole", REPO)
         self.results.add("pack from scratch, s", HUB, used.wall)
         self.results.add("pack from scratch, CPU-s", HUB, used.cpu + self.hub.cpu() - before)
 

@@ -147,7 +147,25 @@ def table(measured: Measured) -> str:
             "### From short to long\n\n| | medians | largest / smallest | target | met |\n"
             f"| --- | --- | --- | --- | --- |\n{body}"
         )
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, database(measured)])
+
+
+def database(measured: Measured) -> str:
+    """Return what a commit costs in each table, on the longest synthetic history, as Markdown; empty without one."""
+    synthetic = [history for history in measured["histories"] if history["synthetic"]]
+    if not synthetic:
+        return ""
+    history = max(synthetic, key=lambda each: int(each["commits"]))
+    commits, rows = history["commits"], history["facts"]["rows"]
+    body = [
+        f"| `{name}` | {rows.get(name, 0) / commits:,.2f} | {size / max(1, rows.get(name, 0)):,.0f} "
+        f"| {size / commits:,.0f} |"
+        for name, size in history["facts"]["tables"].items()
+        # What has a few pages whatever the history's length says nothing.
+        if size / commits >= 1
+    ]
+    head = "| | rows a commit | bytes a row, indexes included | bytes a commit |\n| --- | --- | --- | --- |"
+    return f"### The database after {history['name']}\n\n{head}\n" + "\n".join(body)
 
 
 def _compared(history: Measured, each: Comparison) -> Line | None:
@@ -191,6 +209,10 @@ def _own(history: Measured) -> list[Line]:
         ratio = nothing / ceiling
         shown = f"a Flask POST: {ceiling:,.0f} /s", f"{nothing:,.0f} /s"
         out.append(_line("nothing new, to the ceiling", *shown, ratio, "at least 0.5", ratio >= 0.5))
+    pushed, cost = (_median(history, f"push of 1 commit, {unit}", HUB) for unit in ("s", "server's CPU-s each"))
+    if pushed and cost:
+        took = f"{_shown(pushed, 's')}, {_shown(cost, 'CPU-s')}"
+        out.append(_line("push of 1 commit, until acknowledged", "", took, None, "", None))
     size = sum(size for name, size in facts["tables"].items() if name != "musehub_alembic_version")
     met = size / commits < _DATABASE_TARGET if history["synthetic"] else None
     out.append(
