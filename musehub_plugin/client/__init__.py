@@ -19,7 +19,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from musehub_plugin.client.apply import Applied, apply_mpack
+    from musehub_plugin.client.applied import Applied
+    from musehub_plugin.client.apply import apply_mpack
     from musehub_plugin.client.cloning import Cloned, clone
     from musehub_plugin.client.errors import (
         BadMPack,
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
 
 # No module has the name of a function that it gives: importing it would put the module in the function's place.
 _MODULES = {
-    "apply": ("Applied", "apply_mpack"),
+    "applied": ("Applied",),
+    "apply": ("apply_mpack",),
     "cloning": ("Cloned", "clone"),
     "errors": (
         "BadMPack",

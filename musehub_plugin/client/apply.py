@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
+from musehub_plugin.client.applied import Applied
 from musehub_plugin.client.errors import BadMPack
+from musehub_plugin.client.held import Held
 from musehub_plugin.client.manifest import ManifestRows
 from musehub_plugin.client.progress import Progress, silent
 from musehub_plugin.client.record import commit_hashes_to, record_from_wire
 from musehub_plugin.client.workdir import Workdir
-from musehub_plugin.mpack import Blob, Limits, MPackError, MPackReader
+from musehub_plugin.mpack import BaseProvider, Blob, Limits, MPackError, MPackReader
 
 # Blobs up to this size are read whole: most are, and a file less is opened for each.
 _WHOLE: Final = 1 << 20
-
-
-@dataclass(frozen=True)
-class Applied:
-    """What an mpack held, and how much of it was new.
-
-    Attributes:
-        commit_count: commits in the mpack.
-        snapshot_count: snapshots in it.
-        blob_count: blobs in it.
-        new_commits: commits that the working copy did not have.
-        new_snapshots: snapshots that it did not have.
-        new_blobs: blobs that it did not have.
-    """
-
-    commit_count: int
-    snapshot_count: int
-    blob_count: int
-    new_commits: int
-    new_snapshots: int
-    new_blobs: int
 
 
 class Store(Protocol):
@@ -131,14 +111,22 @@ def apply_mpack(
     Raises:
         BadMPack: the mpack is malformed, something in it is not what its id says, or something is missing.
     """
+    store, bases = LooseStore(workdir), Held(workdir)
     if isinstance(source, Path):
         with source.open("rb") as file:
-            return apply_to(LooseStore(workdir), file, limits=limits, progress=progress)
+            return apply_to(store, file, limits=limits, progress=progress, bases=bases)
     opened = io.BytesIO(source) if isinstance(source, bytes) else source
-    return apply_to(LooseStore(workdir), opened, limits=limits, progress=progress)
+    return apply_to(store, opened, limits=limits, progress=progress, bases=bases)
 
 
-def apply_to(store: Store, file: BinaryIO, *, limits: Limits | None = None, progress: Progress = silent) -> Applied:
+def apply_to(
+    store: Store,
+    file: BinaryIO,
+    *,
+    limits: Limits | None = None,
+    progress: Progress = silent,
+    bases: BaseProvider | None = None,
+) -> Applied:
     """Verify an mpack, and give a store what it holds: the rules of `apply_mpack`, whatever the store does.
 
     Args:
@@ -146,13 +134,14 @@ def apply_to(store: Store, file: BinaryIO, *, limits: Limits | None = None, prog
         file: the mpack, seekable.
         limits: what is accepted.
         progress: told about blobs, snapshots and commits done.
+        bases: what a thin mpack may start from.
 
     Raises:
         BadMPack: as `apply_mpack`.
     """
     try:
         # One frame at a time: blobs are read in their order, and each frame may take 16 MiB.
-        reader = MPackReader(file, limits=limits, cached_frames=1)
+        reader = MPackReader(file, limits=limits, cached_frames=1, bases=bases)
         application = _Application(store, reader, progress)
         return Applied(
             reader.commit_count,

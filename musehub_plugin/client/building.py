@@ -1,4 +1,4 @@
-"""Builds the mpack of what some commits reach: for a push, and for a working copy that keeps packs."""
+"""Builds mpacks: of what some commits reach, and of what a thin one holds."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from musehub_plugin import ids
+from musehub_plugin.client.held import Held
 from musehub_plugin.client.history import History
 from musehub_plugin.client.progress import Progress
 from musehub_plugin.client.record import wire_from_record
 from musehub_plugin.client.workdir import Workdir
-from musehub_plugin.mpack import MPackWriter, PackSummary, solid_order
+from musehub_plugin.mpack import MPackReader, MPackWriter, PackSummary, solid_order
 
 _CHUNK: Final = 1 << 20
 
@@ -58,6 +59,36 @@ def built_mpack(
             out = _HashedFile(file)
             with MPackWriter(out) as writer:
                 _write(workdir, history, commits, writer, progress)
+                summary = writer.finish()
+        yield BuiltMPack(path, out.mpack_id(), summary)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_mpack(workdir: Workdir, source: Path) -> Iterator[BuiltMPack]:
+    """Give an mpack that stands by itself in place of a thin one, as a file that lasts as long as it is used.
+
+    Args:
+        workdir: what the thin one starts from.
+        source: the thin one's file; nothing in it is believed, and nothing is verified here.
+
+    Raises:
+        MPackError: it is malformed, or starts from something that is not in the working copy.
+        WorkdirError: that is damaged.
+    """
+    path = workdir.temp_path()
+    try:
+        with source.open("rb") as thin, path.open("xb") as file:
+            reader = MPackReader(thin, cached_frames=1, bases=Held(workdir))
+            out = _HashedFile(file)
+            with MPackWriter(out) as writer:
+                for blob in reader.blobs():
+                    writer.add_blob_stream(blob.object_id, blob.size, blob.chunks())
+                for snapshot_id, manifest in reader.snapshots():
+                    writer.add_snapshot(snapshot_id, manifest)
+                for commit in reader.commits():
+                    writer.add_commit(commit)
                 summary = writer.finish()
         yield BuiltMPack(path, out.mpack_id(), summary)
     finally:

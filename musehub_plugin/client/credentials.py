@@ -15,9 +15,7 @@ A token is never part of a URL, a message or a log.
 from __future__ import annotations
 
 import os
-import tomllib
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -150,6 +148,11 @@ def _write_file(tokens: dict[str, str]) -> None:
 def _from_identities(host: str) -> str | None:
     path = Path.home() / ".muse" / "identity.toml"
     text = _read_private(path)
+    if not text:
+        return None
+    # Most have no such file.
+    import tomllib
+
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
@@ -178,9 +181,14 @@ def _read_private(path: Path) -> str:
 
 def _keyring() -> Any:
     """Return the module `keyring`; None where it is not installed, or knows no keyring here."""
-    if os.environ.get("PYTHON_KEYRING_BACKEND", "").startswith("keyring.backends.null") or find_spec("keyring") is None:
+    if os.environ.get("PYTHON_KEYRING_BACKEND", "").startswith("keyring.backends.null"):
         return None
-    keyring = import_module("keyring")
+    try:
+        keyring = import_module("keyring")
+    except ModuleNotFoundError as error:
+        if error.name != "keyring":
+            raise
+        return None
     return keyring if keyring.get_keyring().priority > 0 else None
 
 

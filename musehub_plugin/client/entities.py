@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from itertools import count
@@ -45,7 +44,7 @@ class EntityFiles:
         self.packs = PackFolder(muse)
         self.rewrite = False
         self._base = os.fspath(muse)
-        prefix = os.fspath(muse / "tmp" / f"{os.getpid()}-{secrets.token_hex(4)}")
+        prefix = os.fspath(muse / "tmp" / f"{os.getpid()}-{os.urandom(4).hex()}")
         self._temp_names = (f"{prefix}-{number}" for number in count())
 
     def has(self, kind: str, entity_id: str) -> bool:

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Final
 
 from musehub_plugin import ids
-from musehub_plugin.client.apply import Applied, apply_mpack
+from musehub_plugin.client.applied import Applied
 from musehub_plugin.client.errors import BadMPack, HubRefused, HubUnreachable, WorkdirError
-from musehub_plugin.client.history import History, Walk
-from musehub_plugin.client.packing import drop_covered, keep_mpack
+from musehub_plugin.client.keeping import drop_covered, keep_mpack
 from musehub_plugin.client.protocol import (
-    MAX_HAVES,
     MAX_WANTS,
     OfferedMPack,
     RemoteRefs,
     ask_fetch,
     get_refs,
-    negotiate,
 )
 from musehub_plugin.client.transport import HubTransport
 from musehub_plugin.client.workdir import Workdir
-
-# Commits named in the second round of a negotiation; each further round names four times as many.
-_FIRST_ROUND: Final = 256
 
 
 @dataclass
@@ -106,7 +98,7 @@ def receive(workdir: Workdir, hub: HubTransport, refs: RemoteRefs, result: Fetch
     while some := wants[:MAX_WANTS]:
         wants = wants[MAX_WANTS:]
         # What came a moment ago is had, if everything is fetched again or not.
-        have = arrived if repair else common_commits(workdir, hub, some, extra=arrived)
+        have = arrived if repair else _common(workdir, hub, some, arrived)
         new: set[str] = set()
         for offered, applied in _receive_packs(workdir, hub, some, have, refs.capabilities, rewrite=repair):
             new.add(offered.mpack_id)
@@ -144,43 +136,13 @@ def note_heads(workdir: Workdir, refs: RemoteRefs, remote: str, result: Fetched)
             result.updated[branch] = (before, head)
 
 
-def common_commits(workdir: Workdir, hub: HubTransport, want: Sequence[str], extra: Iterable[str] = ()) -> list[str]:
-    """Find commits that both sides have, such that what they reach need not be sent.
+def _common(workdir: Workdir, hub: HubTransport, want: Sequence[str], arrived: Sequence[str]) -> Sequence[str]:
+    if workdir.holds_nothing():
+        return arrived
+    # Not for a new clone, which starts the sooner.
+    from musehub_plugin.client.negotiating import common_commits
 
-    The heads are named first, and mostly that is all. Where the hub does not know one, its past is named, newest
-    first, until every way into it has come to something that the hub knows.
-
-    Args:
-        workdir: the working copy.
-        hub: the remote.
-        want: commits that the hub has.
-        extra: commits here that the hub is known to have.
-    """
-    history = History(workdir)
-    known = set(extra)
-    heads = {*workdir.branches().values(), *workdir.tags().values(), *workdir.all_remote_heads()} - known
-    present = sorted(head for head in heads if workdir.has_commit(head))
-    walk = Walk(history)
-    for head in known:
-        walk.add(head, common=True)
-    for head in present:
-        walk.add(head)
-    passed = iter(walk)
-    batch = present[:MAX_HAVES]
-    named = set(batch)
-    size = _FIRST_ROUND
-    while batch:
-        answer = negotiate(hub, want, batch)
-        for commit_id in answer.ack:
-            walk.paint(commit_id)
-        known |= answer.ack
-        if answer.ready or len(named) >= MAX_HAVES:
-            break
-        unknown = (commit_id for commit_id in passed if commit_id not in named and not walk.is_common(commit_id))
-        batch = list(islice(unknown, min(size, MAX_HAVES - len(named))))
-        named.update(batch)
-        size *= 4
-    return sorted(known)[:MAX_HAVES]
+    return common_commits(workdir, hub, want, extra=arrived)
 
 
 def _receive_packs(
@@ -195,6 +157,7 @@ def _receive_packs(
     """Bring the mpacks that lead from `have` to `want`, and yield each when it is applied; None: it was here before."""
     parts: set[Path] = set()
     applied: set[str] = set()
+    capabilities = set(capabilities)
     idle = 0
     while True:
         hub.progress("planning", 0, None)
@@ -220,6 +183,11 @@ def _receive_packs(
             idle = idle + 1 if _size_of(part) == came else 0
             if idle > 1 or refused.status not in {403, 404}:
                 raise
+        except BadMPack:
+            if "thin" not in capabilities or not have:
+                raise
+            # What it starts from may be damaged here, and then a whole one does without.
+            capabilities.remove("thin")
     # Only now: until all is here, a fetch that broke off brings none of them again.
     for part in parts:
         part.unlink(missing_ok=True)
@@ -241,6 +209,9 @@ def _received(
     try:
         if workdir.packs.kept:
             return keep_mpack(workdir, part, offered.mpack_id, progress=hub.progress)
+        # Not for a bare clone, as above.
+        from musehub_plugin.client.apply import apply_mpack
+
         return apply_mpack(workdir, part, progress=hub.progress)
     except BadMPack:
         # Whatever it is, it is not gone on with.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from musehub_plugin import ids
-from musehub_plugin.client.apply import Applied
+from musehub_plugin.client.applied import Applied
 from musehub_plugin.client.beside import Beside, processes_beside
 from musehub_plugin.client.entities import EntityFiles
 from musehub_plugin.client.errors import BadMPack

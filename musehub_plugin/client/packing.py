@@ -1,25 +1,19 @@
-"""Bare working copies: taking packs in as they came, checking them, and turning packs into files and back."""
+"""Bare working copies: turning packs into files, and files into a pack."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from musehub_plugin import ids
-from musehub_plugin.client.apply import Applied, LooseStore, apply_to
+from musehub_plugin.client.apply import LooseStore, apply_to
 from musehub_plugin.client.building import built_mpack
-from musehub_plugin.client.errors import BadMPack, WorkdirError
+from musehub_plugin.client.errors import WorkdirError
 from musehub_plugin.client.history import History
-from musehub_plugin.client.packcheck import check_pack
+from musehub_plugin.client.keeping import drop_covered, keep_mpack
 from musehub_plugin.client.packindex import KINDS
-from musehub_plugin.client.packs import Pack
 from musehub_plugin.client.progress import Progress, silent
 from musehub_plugin.client.workdir import Workdir
 from musehub_plugin.client.worktree import CheckedOut, checkout
-from musehub_plugin.mpack import Limits
 
 
 @dataclass(frozen=True)
@@ -39,55 +33,6 @@ class Packed:
     blob_count: int
     size_bytes: int
     files: CheckedOut = field(default_factory=CheckedOut)
-
-
-def keep_mpack(
-    workdir: Workdir, source: Path, mpack_id: str, *, limits: Limits | None = None, progress: Progress = silent
-) -> Applied:
-    """Take an mpack into a bare working copy as it is, once all of it is verified; no ref is moved.
-
-    Args:
-        workdir: the working copy.
-        source: the mpack's file, on the working copy's file system; it is moved.
-        mpack_id: its id, which its bytes are known to have.
-        limits: what is accepted.
-        progress: told about blobs, snapshots and commits verified.
-
-    Raises:
-        BadMPack: as `apply_mpack`; the file stays where it was.
-    """
-    builder, applied = check_pack(workdir, source, limits=limits, progress=progress)
-    workdir.packs.add(source, mpack_id, builder)
-    return applied
-
-
-def pack_problems(workdir: Workdir, pack: Pack, progress: Progress = silent) -> list[str]:
-    """Hash a pack and everything in it, compare its index with it, and return a line for each thing that is wrong.
-
-    Args:
-        workdir: the working copy that holds it.
-        pack: the pack.
-        progress: told about blobs, snapshots and commits verified.
-    """
-    try:
-        with pack.path.open("rb") as file:
-            found = ids.from_digest(hashlib.file_digest(file, "sha256").digest())
-        if found != pack.mpack_id:
-            return [f"pack {pack.path.name} hashes to {found}"]
-        builder, _ = check_pack(workdir, pack.path, progress=progress)
-        digest = hashlib.sha256()
-        for part in builder.parts():
-            digest.update(part)
-        # Asked for, it is made where it is missing.
-        _ = pack.index
-        with pack.index_path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").digest() != digest.digest():
-                return [f"the index of pack {pack.path.name} is damaged; delete {pack.index_path}: it is made again"]
-    except BadMPack as error:
-        return [f"pack {pack.path.name}: {error}"]
-    except WorkdirError as error:
-        return [str(error)]
-    return []
 
 
 def unpack(workdir: Workdir, *, progress: Progress = silent) -> Packed:
@@ -155,28 +100,6 @@ def pack(workdir: Workdir, *, progress: Progress = silent) -> Packed:
         drop_covered(workdir, [each for each in before if each.mpack_id != new.mpack_id], [new])
         summary = built.summary
     return Packed(summary.commit_count, summary.snapshot_count, summary.blob_count, summary.size_bytes)
-
-
-def drop_covered(workdir: Workdir, packs: Iterable[Pack], by: Sequence[Pack]) -> None:
-    """Remove those packs that hold nothing but what others hold too.
-
-    Args:
-        workdir: the working copy.
-        packs: the packs to look at.
-        by: the others, which were verified.
-    """
-    for each in packs:
-        try:
-            covered = all(
-                any(other.index.has(kind, entity_id) for other in by)
-                for kind in KINDS
-                for entity_id in each.index.ids(kind)
-            )
-        except WorkdirError:
-            # It cannot even be listed; what it held is looked for by verify.
-            covered = True
-        if covered:
-            workdir.packs.remove(each)
 
 
 def drop_packs(workdir: Workdir) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from musehub_plugin import ids
 from musehub_plugin.client.errors import HubUnreachable
@@ -18,14 +17,13 @@ from musehub_plugin.names import bad_branch_name
 
 MAX_WANTS: Final = 1_000
 MAX_HAVES: Final = 100_000
-CAPABILITIES: Final = ("mpacks", "inline")
+CAPABILITIES: Final = ("mpacks", "inline", "thin")
 """What this client can do beyond the plain protocol, as far as a hub offers it too."""
 # A hub verifies and stores a pushed mpack before it answers.
 _UNPACK_TIMEOUT: Final = 600.0
 
 
-@dataclass(frozen=True)
-class RemoteRefs:
+class RemoteRefs(NamedTuple):
     """What a repo's `refs` says.
 
     Attributes:
@@ -43,8 +41,7 @@ class RemoteRefs:
     capabilities: Collection[str] = ()
 
 
-@dataclass(frozen=True)
-class OfferedMPack:
+class OfferedMPack(NamedTuple):
     """One of the mpacks that answer a fetch.
 
     Attributes:
@@ -58,16 +55,14 @@ class OfferedMPack:
     source: str | bytes
 
 
-@dataclass(frozen=True)
-class Negotiated:
+class Negotiated(NamedTuple):
     """Which of the named commits the hub holds, and whether it needs to know no more."""
 
     ack: frozenset[str]
     ready: bool
 
 
-@dataclass(frozen=True)
-class UploadTicket:
+class UploadTicket(NamedTuple):
     """Where an mpack goes; None as `url`: the hub has it already."""
 
     url: str | None
@@ -75,8 +70,7 @@ class UploadTicket:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Unpacked:
+class Unpacked(NamedTuple):
     """What a push stored, and where the branches are now."""
 
     branch_heads: Mapping[str, str]
@@ -120,7 +114,8 @@ def ask_fetch(
         HubUnreachable: no answer, or one that no hub gives.
     """
     body: dict[str, Any] = {"want": list(want), "have": list(have)}
-    capabilities = [name for name in CAPABILITIES if name in offered]
+    # A thin mpack starts from what the haves reach.
+    capabilities = [name for name in CAPABILITIES if name in offered and (name != "thin" or body["have"])]
     if capabilities:
         body["capabilities"] = capabilities
     answer = hub.post("fetch", body)

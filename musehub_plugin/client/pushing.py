@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from musehub_plugin.client.building import BuiltMPack, built_mpack
 from musehub_plugin.client.errors import ClientError, WorkdirError
-from musehub_plugin.client.fetching import common_commits
 from musehub_plugin.client.history import History
+from musehub_plugin.client.negotiating import common_commits
 from musehub_plugin.client.protocol import MAX_WANTS, RemoteRefs, get_refs, presign, unpack
 from musehub_plugin.client.transport import HubTransport
 from musehub_plugin.client.workdir import Workdir

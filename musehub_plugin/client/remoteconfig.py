@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -72,7 +71,7 @@ def set_remote(workdir: Workdir, name: str, url: str, branch: str | None = None)
     lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
     after = "\n".join(lines) + "\n"
     tables = before.get("remotes") if isinstance(before.get("remotes"), dict) else {}
-    if _parse(after) != {**before, "remotes": {**(tables or {}), name: table}}:
+    if text and _parse(after) != {**before, "remotes": {**(tables or {}), name: table}}:
         raise WorkdirError(f"edit {workdir.muse / 'config.toml'} by hand: it is too unusual to change")
     workdir.write_file(workdir.muse / "config.toml", after.encode())
 
@@ -105,13 +104,16 @@ def _read(workdir: Workdir) -> tuple[str, dict[str, Any]]:
         return "", {}
     except UnicodeDecodeError:
         raise WorkdirError(f"{path} is not UTF-8") from None
-    tables = _parse(text)
+    tables = _parse(text) if text else {}
     if tables is None:
         raise WorkdirError(f"{path} is no TOML; edit it by hand")
     return text, tables
 
 
 def _parse(text: str) -> dict[str, Any] | None:
+    # Where there is something to read: a new clone has nothing in it yet.
+    import tomllib
+
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:

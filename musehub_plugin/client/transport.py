@@ -12,11 +12,10 @@ permissions.
 from __future__ import annotations
 
 import logging
-import random
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -230,7 +229,7 @@ class HubTransport:
         while tries < _MAX_TRIES:
             tries += 1
             # Jitter keeps clients apart that were turned away together.
-            pause = min(30.0, 0.5 * 2**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+            pause = min(30.0, 0.5 * 2**failures) * _between(0.5, 1.0)
             try:
                 return attempt()
             except HubRefused as refused:
@@ -239,7 +238,7 @@ class HubTransport:
                     raise
                 if asked is not None:
                     # The hub's word counts, but a hub that says 0 is not hammered.
-                    pause = max(min(1.0, pause), asked * random.uniform(1.0, 1.1))  # noqa: S311 - as above
+                    pause = max(min(1.0, pause), asked * _between(1.0, 1.1))
                 if waited + pause > self._wait_budget:
                     raise
                 _LOG.debug("turned away (%s); trying again in %.1f s", refused, pause)
@@ -301,10 +300,19 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit() and len(value) < 10:
         return float(value)
+    if not value:
+        return None
+    # Dates are rare.
+    from email.utils import parsedate_to_datetime
+
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
         return None
+
+
+def _between(low: float, high: float) -> float:
+    return low + (high - low) * int.from_bytes(os.urandom(4), "big") / (1 << 32)
 
 
 def _is_private_channel(url: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from musehub_plugin import ids
 from musehub_plugin.client.errors import ClientError
-from musehub_plugin.client.packing import pack_problems
+from musehub_plugin.client.keeping import pack_problems
 from musehub_plugin.client.progress import Progress, silent
 from musehub_plugin.client.record import commit_hashes_to, wire_from_record
 from musehub_plugin.client.workdir import Workdir

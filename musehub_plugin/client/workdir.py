@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -89,13 +88,13 @@ class Workdir(EntityFiles):
             raise WorkdirError(f"{root} is a muse working copy already")
         _require_branch(branch)
         described = {
-            "repo_id": repo_id or str(uuid.uuid4()),
+            "repo_id": repo_id or _new_repo_id(),
             "schema_version": SCHEMA_VERSION,
             "created_at": datetime.now(UTC).isoformat(timespec="microseconds"),
             "domain": domain,
             **({"bare": True} if bare else {}),
         }
-        new = root / f"{_NEW}{uuid.uuid4()}"
+        new = root / f"{_NEW}{os.urandom(16).hex()}"
         try:
             for folder in ("refs/heads", "remotes", "objects", "commits", "snapshots", "tmp", *(["packs"] * bare)):
                 (new / folder).mkdir(parents=True)
@@ -298,6 +297,13 @@ class Workdir(EntityFiles):
             raise WorkdirError(
                 f"{path.relative_to(self.muse)} cannot be written: another ref's name is a part of this one's"
             ) from None
+
+
+def _new_repo_id() -> str:
+    # Not for a clone, whose hub says what it is.
+    import uuid
+
+    return str(uuid.uuid4())
 
 
 def _runs(pid: int) -> bool:

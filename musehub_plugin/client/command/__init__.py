@@ -9,27 +9,11 @@ the shell answer before an HTTP client could be loaded.
 from __future__ import annotations
 
 import sys
-import traceback
+from importlib import import_module
 
 import click
 
 from musehub_plugin._version import __version__
-from musehub_plugin.client.command.account import completion_command, login_command, logout_command
-from musehub_plugin.client.command.exchange import (
-    clone_command,
-    fetch_command,
-    ls_remote_command,
-    pull_command,
-    push_command,
-)
-from musehub_plugin.client.command.local import (
-    import_git_command,
-    init_command,
-    pack_command,
-    remote_group,
-    unpack_command,
-    verify_command,
-)
 from musehub_plugin.client.command.options import is_verbose, verbose_option
 from musehub_plugin.client.errors import ClientError, printable
 
@@ -48,12 +32,50 @@ def main() -> None:
 
 def _fail(text: str) -> None:
     if is_verbose():
+        import traceback
+
         traceback.print_exc()
     click.echo(f"musehub: error: {text}", err=True)
     sys.exit(1)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_COMMANDS = {
+    "clone": "exchange",
+    "fetch": "exchange",
+    "pull": "exchange",
+    "push": "exchange",
+    "ls-remote": "exchange",
+    "import-git": "local",
+    "init": "local",
+    "remote": "local",
+    "verify": "local",
+    "pack": "local",
+    "unpack": "local",
+    "login": "account",
+    "logout": "account",
+    "completion": "account",
+}
+"""The commands, in the order in which they are listed, and the modules that they are in."""
+
+
+class _Commands(click.Group):
+    """A group that loads a command when it is run or listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands' names."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; None where there is none of this name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"{__name__}.{_COMMANDS[cmd_name]}")
+        kind = "group" if cmd_name == "remote" else "command"
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_{kind}")
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="musehub")
 @verbose_option
 def musehub() -> None:
@@ -75,22 +97,3 @@ def musehub() -> None:
         musehub login https://hub.example
         musehub push --set https://hub.example/ada/engine --all
     """
-
-
-for _command in (
-    clone_command,
-    fetch_command,
-    pull_command,
-    push_command,
-    ls_remote_command,
-    import_git_command,
-    init_command,
-    remote_group,
-    verify_command,
-    pack_command,
-    unpack_command,
-    login_command,
-    logout_command,
-    completion_command,
-):
-    musehub.add_command(_command)

@@ -1,4 +1,4 @@
-"""A small host whose fetch answers in the ways that capabilities agree on: several mpacks, and mpacks in the body."""
+"""A small host whose fetch answers in the ways that capabilities agree on: several, in the body, and thin."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from musehub_plugin.client import Workdir
 from musehub_plugin.client.building import built_mpack
 from musehub_plugin.client.history import History
 from musehub_plugin.client.progress import silent
+from musehub_plugin.client.record import wire_from_record
+from musehub_plugin.mpack import BaseBlob, MPackWriter
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Offering:
         inline_bytes: packs of up to so many bytes come in the answer, where that is agreed on.
         as_json: answer fetches in JSON.
         spoiled: flip a bit of what comes in an answer.
+        other_base: make thin packs against another blob than the receiver holds.
         asked: the bodies of the fetches.
         origin: `http://127.0.0.1:port`.
     """
@@ -42,6 +45,7 @@ class Offering:
     inline_bytes: int = 0
     as_json: bool = False
     spoiled: bool = False
+    other_base: bool = False
     asked: list[dict[str, Any]] = field(default_factory=list)
     origin: str = ""
     packs: dict[str, bytes] = field(default_factory=dict)
@@ -62,11 +66,15 @@ class Offering:
             history = History(self.workdir)
             if not history.missing([stage], held):
                 continue
-            with built_mpack(self.workdir, history, [stage], held, silent) as built:
-                content = built.path.read_bytes()
-            self.packs[ids.to_hex(built.mpack_id)] = content
+            if "thin" in agreed:
+                content = thin_mpack(self.workdir, history.missing([stage], held), held[0], spoiled=self.other_base)
+            else:
+                with built_mpack(self.workdir, history, [stage], held, silent) as built:
+                    content = built.path.read_bytes()
+            mpack_id = ids.blob_id(content)
+            self.packs[ids.to_hex(mpack_id)] = content
             held.append(stage)
-            entries.append(self._entry(built.mpack_id, content, inline="inline" in agreed))
+            entries.append(self._entry(mpack_id, content, inline="inline" in agreed))
         total = sum(entry["size_bytes"] for entry in entries)
         if len(entries) > 1:
             return {"mpack_url": None, "mpack_id": None, "size_bytes": total, "mpacks": entries}
@@ -82,6 +90,48 @@ class Offering:
         if self.spoiled:
             content = content[:-1] + bytes([content[-1] ^ 1])
         return {**entry, "mpack": base64.b64encode(content).decode() if self.as_json else content}
+
+
+def thin_mpack(workdir: Workdir, commits: Sequence[str], base: str, *, spoiled: bool = False) -> bytes:
+    """Return the thin mpack of some commits, each the child of the one before, the first of `base`.
+
+    Args:
+        workdir: what holds them.
+        commits: the commits.
+        base: a commit that the receiver has.
+        spoiled: let the blobs start from something else than the receiver has.
+    """
+    records = {commit_id: workdir.read_commit(commit_id) for commit_id in (base, *commits)}
+    snapshots = {commit_id: ids.PREFIX + record["snapshot_id"] for commit_id, record in records.items()}
+    held = workdir.read_snapshot(snapshots[base])
+    out = io.BytesIO()
+    with MPackWriter(out, bases=[(snapshots[base], held)]) as writer:
+        new = {}
+        for commit_id in commits:
+            for path, object_id in workdir.read_snapshot(snapshots[commit_id]).items():
+                if object_id not in held.values():
+                    new[object_id] = path
+        for object_id, path in new.items():
+            before = held.get(path)
+            start = None
+            if before is not None:
+                content = workdir.read_blob(before)
+                start = BaseBlob(0, path, content[9:] + content[:9] if spoiled else content)
+            writer.add_blob(object_id, workdir.read_blob(object_id), base=start)
+        before_manifest, number = held, 0
+        for commit_id in commits:
+            manifest = workdir.read_snapshot(snapshots[commit_id])
+            writer.add_snapshot_delta(
+                snapshots[commit_id],
+                before_manifest.keys() - manifest.keys(),
+                manifest,
+                derivable=True,
+                start=0 if number == 0 else None,
+            )
+            before_manifest, number = manifest, number + 1
+        for commit_id in commits:
+            writer.add_commit(wire_from_record(records[commit_id], repo_id=workdir.repo_id))
+    return out.getvalue()
 
 
 def make_offering_app(offering: Offering) -> Flask:

@@ -20,7 +20,7 @@ from musehub_plugin.client import (
     unpack,
     verify,
 )
-from musehub_plugin.client.packing import keep_mpack
+from musehub_plugin.client.keeping import keep_mpack
 from musehub_plugin.mpack import build_wire_mpack
 from tests.integration.client.conftest import LiveHub
 from tests.integration.client.test_round_trip import add_commit, commits_of, contents_of

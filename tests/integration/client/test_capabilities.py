@@ -1,4 +1,4 @@
-"""What a hub may offer beyond the plain protocol: several mpacks for one fetch, and mpacks in the answer itself."""
+"""What a hub may offer beyond the plain protocol: several mpacks for one fetch, in the answer itself, and thin ones."""
 
 from __future__ import annotations
 
@@ -122,6 +122,65 @@ def test_an_mpack_in_the_answer_that_is_another_one_is_refused(hub: Offering, tm
     with pytest.raises(HubUnreachable, match="something else"):
         clone(transport(hub.url), tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
+
+
+@pytest.fixture
+def thin_hub(hub: Offering, origin: Workdir) -> Offering:
+    """A hub that offers thin mpacks alone."""
+    hub.capabilities = ("thin",)
+    return hub
+
+
+def edit(hub: Offering, origin: Workdir) -> None:
+    """Change a few bytes of a file at the hub, and add one."""
+    content = origin.read_blob(origin.read_snapshot(f"sha256:{head_of(origin)['snapshot_id']}")["2"])
+    before = {f"{number}": Random(number).randbytes(SIZE) for number in range(3)}
+    add_commit(
+        origin, {**before, "2": content[: SIZE // 2] + b"edited" + content[SIZE // 2 :], "new": b"", "more": b"m"}
+    )
+    add_commit(origin, {**before, "2": b"", "more": b"m"})
+    hub.stages = [*hub.stages, str(origin.branch_head("main"))]
+
+
+def head_of(workdir: Workdir) -> dict[str, object]:
+    """Return the commit of the branch main."""
+    return workdir.read_commit(str(workdir.branch_head("main")))
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["loose", "bare"])
+def test_a_thin_mpack_starts_from_what_is_here(thin_hub: Offering, origin: Workdir, tmp_path: Path, bare: bool) -> None:
+    copy = clone(transport(thin_hub.url), tmp_path / "copy", bare=bare).workdir
+    edit(thin_hub, origin)
+    pulled = pull(copy, transport(thin_hub.url))
+    assert [asked.get("capabilities") for asked in thin_hub.asked] == [None, ["thin"]]
+    assert (pulled.fetched.new_commits, pulled.fetched.new_snapshots, pulled.fetched.new_blobs) == (2, 2, 3)
+    assert pulled.fetched.received_bytes < 1_000
+    assert same(copy, origin)
+
+
+def test_a_bare_clone_keeps_a_whole_mpack_in_place_of_a_thin_one(
+    thin_hub: Offering, origin: Workdir, tmp_path: Path
+) -> None:
+    copy = clone(transport(thin_hub.url), tmp_path / "copy", bare=True).workdir
+    edit(thin_hub, origin)
+    fetch(copy, transport(thin_hub.url))
+    assert len(list(copy.packs)) == 2
+    assert all(pack.reader().needs == () for pack in copy.packs)
+    assert verify(copy).problems == []
+    assert not list((copy.muse / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["loose", "bare"])
+def test_where_a_thin_mpack_starts_from_something_damaged_a_whole_one_is_fetched(
+    thin_hub: Offering, origin: Workdir, tmp_path: Path, bare: bool
+) -> None:
+    copy = clone(transport(thin_hub.url), tmp_path / "copy", bare=bare).workdir
+    edit(thin_hub, origin)
+    thin_hub.other_base = True
+    fetch(copy, transport(thin_hub.url))
+    assert [asked.get("capabilities") for asked in thin_hub.asked] == [None, ["thin"], None]
+    assert copy.has_commit(str(origin.branch_head("main")))
+    assert verify(copy).problems == []
 
 
 def test_a_repair_brings_every_mpack_again_and_keeps_no_other(hub: Offering, origin: Workdir, tmp_path: Path) -> None:

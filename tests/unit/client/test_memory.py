@@ -18,7 +18,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from musehub_plugin.client import Workdir, apply_mpack, verify
-from musehub_plugin.client.packing import keep_mpack
+from musehub_plugin.client.keeping import keep_mpack
 
 bare = sys.argv[3] == "bare"
 copy = Workdir.create(Path(sys.argv[1]), bare=bare)
