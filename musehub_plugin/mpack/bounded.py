@@ -220,6 +220,10 @@ class Columns:
             raise MPackError(f"{self._where}: {name} has {len(value) // 32} digests, not {count}")
         return value
 
+    def skip(self) -> None:
+        """Pass over a column of plain values."""
+        self._values("a column", None)
+
     @property
     def position(self) -> int:
         """Bytes read so far."""

@@ -24,6 +24,7 @@ UNFINISHED = 4
 COLUMNS = 9
 BASE_SHIFT = 3
 _MAX_REF = 1 << 40
+_MAX_CODE = (MAX_BASES << BASE_SHIFT) - 1
 
 
 class ManifestHasher:
@@ -89,6 +90,22 @@ class Change(NamedTuple):
     base: int | None = None
 
 
+def continues(raw: bytes, where: str) -> bool:
+    """Say whether a frame of snapshots begins with the rest of one that the frame before began.
+
+    Args:
+        raw: the frame's raw bytes.
+        where: which frame it is, for errors.
+
+    Raises:
+        MPackError: the frame is malformed.
+    """
+    columns = Columns(raw, where, COLUMNS)
+    columns.skip()
+    codes = columns.integers("row code", low=0, high=_MAX_CODE)
+    return bool(codes) and bool(codes[0] & FROM_PREVIOUS)
+
+
 class SnapshotDecoder:
     """Turns frames of snapshots back into changes, with every reference checked.
 
@@ -124,7 +141,7 @@ class SnapshotDecoder:
         paths = columns.names("path", known=known, max_bytes=self._limits.max_path_size)
         if len(set(paths)) != len(paths):
             raise MPackError(f"{where}: a path is listed twice")
-        codes = columns.integers("row code", low=0, high=(MAX_BASES << BASE_SHIFT) - 1)
+        codes = columns.integers("row code", low=0, high=_MAX_CODE)
         removed_counts = columns.integers("removed count", count=len(codes), low=0, high=len(raw))
         removed = columns.integers("removed path", count=sum(removed_counts), low=0, high=len(paths))
         changed_counts = columns.integers("changed count", count=len(codes), low=0, high=len(raw))

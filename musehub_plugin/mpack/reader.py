@@ -27,7 +27,7 @@ from musehub_plugin.mpack.layout import (
     parse_trailer,
 )
 from musehub_plugin.mpack.limits import Limits, MPackError
-from musehub_plugin.mpack.manifests import ManifestHasher, SnapshotDecoder
+from musehub_plugin.mpack.manifests import ManifestHasher, SnapshotDecoder, continues
 from musehub_plugin.mpack.thin import FEATURE, BaseProvider, BaseReader, unpack_entries
 
 # The end of the file is read in one piece: it holds the trailer and, but for the largest packs, the whole table.
@@ -382,20 +382,43 @@ class MPackReader:
         for start in range(0, len(outside), 32):
             yield ids.from_digest(outside[start : start + 32])
 
-    def snapshot_deltas(self) -> Iterator[SnapshotDelta]:
-        """Yield the snapshots in order, each as what it changes."""
+    def know_snapshots(self, digests: bytes) -> None:
+        """Take the ids of all snapshots on trust, so that no pass computes them again.
+
+        Args:
+            digests: 32 bytes of each id, in order, from an earlier pass over this very file.
+
+        Raises:
+            ValueError: they are not as many as the pack's snapshots.
+        """
+        if len(digests) != 32 * self.snapshot_count:
+            raise ValueError(f"{len(digests)} bytes are not the ids of {self.snapshot_count} snapshots")
+        self._snapshot_digests = digests
+
+    def snapshot_digests(self) -> bytes:
+        """Return the ids of the snapshots in order, each as the 32 bytes that it stands for."""
+        return self._load_snapshot_digests()
+
+    def snapshot_deltas(self, start: int = 0) -> Iterator[SnapshotDelta]:
+        """Yield the snapshots in order, each as what it changes.
+
+        Args:
+            start: the ordinal of the first that is needed: some before it may come too, but not those of frames that
+                it does not need. The first that comes is given whole.
+        """
         objects = self._load_directory() + self._load_outside()
         known = self._snapshot_digests
         hasher = ManifestHasher()
         bases = self._thin.bases if self._thin else None
         held = bases.object_ids if bases else []
         decoder = SnapshotDecoder(len(objects) // 32, self.limits, bases)
+        frames, ordinal = self._snapshot_frames(start)
+        first = ordinal
         digests = bytearray()
         seen: set[bytes] = set()
-        for number, frame in self._of_kind(Kind.SNAPSHOTS):
+        for number, frame in frames:
             raw, where = self._decode(number)
             for change in decoder.decode(raw, frame.count, where):
-                ordinal = len(digests) // 32
                 changed = {
                     path: ids.from_digest(objects[32 * ref : 32 * ref + 32]) if ref >= 0 else held[-1 - ref]
                     for path, ref in change.changed.items()
@@ -406,9 +429,9 @@ class MPackReader:
                     if digest in seen:
                         raise MPackError(f"{where}: snapshot {ordinal} is in the pack twice")
                     seen.add(digest)
+                    digests += digest
                 else:
                     digest = known[32 * ordinal : 32 * ordinal + 32]
-                digests += digest
                 yield SnapshotDelta(
                     ordinal,
                     ids.from_digest(digest),
@@ -418,8 +441,20 @@ class MPackReader:
                     change.entry_count,
                     change.stored is not None,
                 )
+                ordinal += 1
         decoder.finish()
-        self._snapshot_digests = bytes(digests)
+        if known is None and first == 0:
+            self._snapshot_digests = bytes(digests)
+
+    def _snapshot_frames(self, start: int) -> tuple[list[tuple[int, Frame]], int]:
+        """Return the frames from which the snapshots from an ordinal on can be read, and the first one's ordinal."""
+        frames = self._of_kind(Kind.SNAPSHOTS)
+        ends = list(accumulate(frame.count for _, frame in frames))
+        at = min(bisect_right(ends, start), len(frames) - 1) if start else 0
+        # Where a snapshot goes on from the frame before, that is needed too.
+        while at > 0 and continues(*self._decode(frames[at][0])):
+            at -= 1
+        return frames[max(at, 0) :], ends[at - 1] if at > 0 else 0
 
     def _load_snapshot_digests(self) -> bytes:
         if self._snapshot_digests is None:
