@@ -42,9 +42,9 @@ class _Blobs:
     def compress(self) -> tuple[Codec, bytes]:
         """Return the codec that suits it, and how it is stored in it."""
         if self.prefix:
-            entries, content = self.prefix
             level = max(self.level, _PREFIXED_LEVEL)
-            stored = pack_entries(entries)
+            content = b"".join(self.prefix.contents)
+            stored = pack_entries(self.prefix.entries)
             stored += compress(self.raw, level=level, window_log=_BLOB_WINDOW_LOG, prefix=content)
             if len(stored) < len(self.raw):
                 return Codec.PREFIXED, stored
@@ -136,7 +136,7 @@ class FrameEmitter:
     def _append_blobs(self, blobs: _Blobs, codec: Codec, stored: bytes) -> None:
         if codec == Codec.PREFIXED and blobs.prefix:
             # A reader accepts no more of prefixes than of raw bytes.
-            prefixes = self._prefix_total + len(blobs.prefix.content)
+            prefixes = self._prefix_total + blobs.prefix.cost
             allowed = self._allowed(len(stored))
             if prefixes > allowed or self._raw_total + len(blobs.raw) > allowed:
                 codec, stored = blobs.compress_alone()

@@ -29,12 +29,13 @@ class Limits:
         max_snapshots: snapshots in the pack.
         max_blobs: blobs in the pack; a reader of snapshots holds 32 bytes for each.
         max_outside: objects that manifests name and the pack does not hold; 32 bytes each.
-        max_manifest_entries: paths in one manifest.
+        max_manifest_entries: paths in one manifest; in all manifests together that a thin pack starts from.
         max_manifest_changes: paths set or removed, over all snapshots as they are written.
         max_total_entries: sum of the sizes of all manifests.
         max_blob_size: size of one blob.
         max_raw_size: size of everything, decompressed.
-        max_ratio: how many times the file's size may be decompressed from it, beyond `ratio_allowance`.
+        max_ratio: how many times the file's size may be decompressed from it, beyond `ratio_allowance`. As much may a
+            thin pack make its reader read of its own blobs, each counted as 4 KiB at least.
         ratio_allowance: decompressed bytes that need no such excuse.
         max_parents: parents of one commit.
         max_path_size: UTF-8 size of one path.

@@ -22,6 +22,8 @@ MAX_BASES: Final = 64
 MIN_PREFIX_BYTES: Final = 8
 MAX_PREFIX_BYTES: Final = 1 << 24
 MAX_PREFIX_BLOBS: Final = 4096
+# Finding a blob costs the receiver time, however small it is.
+_LEAST_COST: Final = 1 << 12
 _INTEGER_BYTES: Final = 9
 
 
@@ -98,11 +100,16 @@ class Prefix(NamedTuple):
 
     Attributes:
         entries: numbers of the base entries whose blobs it is made of.
-        content: these blobs, one after the other.
+        contents: these blobs.
     """
 
     entries: Sequence[int]
-    content: bytes
+    contents: Sequence[bytes]
+
+    @property
+    def cost(self) -> int:
+        """What it counts for where the prefixes of a pack are bounded."""
+        return sum(max(_LEAST_COST, len(content)) for content in self.contents)
 
 
 def pack_entries(entries: Sequence[int]) -> bytes:
@@ -144,7 +151,9 @@ class BaseReader:
         self._provider = provider
         self._limits = limits
         self._allowed = limits.ratio_allowance + limits.max_ratio * size_bytes
-        self._prefixes: dict[int, int] = {}
+        self._cost = 0
+        # A frame that is read again is not counted again.
+        self._counted: set[int] = set()
 
     @cached_property
     def bases(self) -> Bases:
@@ -186,14 +195,15 @@ class BaseReader:
             if content is None:
                 raise MPackError(f"{where}: it needs blob {object_ids[entry]}, which is not here or too large for it")
             size += len(content)
-            self._account(frame, size, where)
+            if size > MAX_PREFIX_BYTES:
+                break
+            if frame not in self._counted:
+                self._cost += max(_LEAST_COST, len(content))
+            # A small file must not make the receiver read its own blobs over and over.
+            if self._cost > self._allowed:
+                raise MPackError(f"{where}: the prefixes of the pack are over {self._limits.max_ratio} times its size")
             parts.append(content)
         if not MIN_PREFIX_BYTES <= size <= MAX_PREFIX_BYTES:
             raise MPackError(f"{where}: a prefix of {size} bytes is not from {MIN_PREFIX_BYTES} to {MAX_PREFIX_BYTES}")
+        self._counted.add(frame)
         return b"".join(parts)
-
-    def _account(self, frame: int, size: int, where: str) -> None:
-        """Refuse a small file that makes the receiver read its own blobs over and over."""
-        self._prefixes[frame] = size
-        if sum(self._prefixes.values()) > self._allowed:
-            raise MPackError(f"{where}: the prefixes of the pack are over {self._limits.max_ratio} times its size")

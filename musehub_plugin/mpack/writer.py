@@ -279,7 +279,7 @@ class MPackWriter:
             prefix = None
             if self._prefix_size >= MIN_PREFIX_BYTES:
                 entries, contents = zip(*self._prefix.values(), strict=True)
-                prefix = Prefix(entries, b"".join(contents))
+                prefix = Prefix(entries, contents)
             self._emitter.emit_blobs(self._buffer, self._buffer_starts, self._level, prefix)
             self._buffer = bytearray()
             self._buffer_starts = 0

@@ -329,6 +329,25 @@ def test_many_frames_with_long_prefixes_are_refused_by_their_sum() -> None:
     assert len(held.asked) < 9
 
 
+def test_many_small_blobs_in_prefixes_count_too() -> None:
+    held, bases = holding({"a": CONTENT, "b": b""})
+    entries = b"\xdc\x0f\xff" + b"\x00\x00" + b"\xff" * 4093
+    rows = prefixed(entries)
+    rows[0] = (1, 2, rows[0][2], 1 << 20, 1)
+    rows[1] = (2, 0, *directory(1 << 20))
+    limits = Limits(ratio_allowance=1 << 20, max_ratio=1)
+    with pytest.raises(MPackError, match="prefixes of the pack"):
+        parse_wire_mpack(thin_file(rows, *bases), bases=held, limits=limits)
+    assert len(held.asked) < 300
+
+
+def test_a_frame_that_is_read_again_is_not_counted_again() -> None:
+    data, held = write([BASE], [CHANGED])
+    reader = MPackReader(io.BytesIO(data), bases=held, limits=Limits(ratio_allowance=1 << 14, max_ratio=1))
+    for _ in range(9):
+        verify(reader)
+
+
 def test_what_the_writer_writes_keeps_to_the_sum_of_prefixes() -> None:
     held = Held()
     contents = {f"f{n}": text(n, 16_000) for n in range(4)}
