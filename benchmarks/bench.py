@@ -4,7 +4,7 @@
 
 git's side is `git http-backend` behind nginx and fcgiwrap, or a bridge of ours where those are not installed, with each
 history plain, as it was pushed, and tuned. The plugin's side is gunicorn, PostgreSQL, Redis, S3 and a worker, all from
-wheels. Prints a table; `--json` keeps every sample, `--write-docs` writes docs/performance.md from it. Needs Linux,
+wheels. Prints a table; `--json` keeps every sample, `--write-docs` writes the pages from it. Needs Linux,
 for its /proc, and a machine that does nothing else.
 """
 
@@ -26,11 +26,11 @@ from benchmarks.racing.gitserver import git_server
 from benchmarks.racing.histories import existing, synthetic
 from benchmarks.racing.hubserver import hub_server
 from benchmarks.racing.machine import machine
-from benchmarks.racing.page import write_page
+from benchmarks.racing.page import write_pages
 from benchmarks.racing.races import Effort, race
 from benchmarks.racing.report import table
 
-_PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+_DOCS = Path(__file__).resolve().parents[1] / "docs"
 _DEFAULT_SIZES = "1000,10000"
 _QUICK = Effort(rounds=1, requests=16, seconds=0.2)
 
@@ -71,7 +71,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one short round: does it work at all?")
     parser.add_argument("--bridge", action="store_true", help="serve git without nginx, even where it is installed")
     parser.add_argument("--json", type=Path, help="a file for every sample")
-    parser.add_argument("--write-docs", action="store_true", help="write docs/performance.md")
+    parser.add_argument("--write-docs", action="store_true", help="write docs/performance.md and docs/scaling.md")
     parser.add_argument("--from", dest="source", type=Path, help="measure nothing, take a file that --json wrote")
     arguments = parser.parse_args()
     # As Ctrl-C: every server is stopped on the way out.
@@ -90,7 +90,7 @@ def main() -> int:
         arguments.json.write_text(json.dumps(measured), encoding="utf-8")
     if arguments.write_docs:
         try:
-            write_page(measured, _PAGE)
+            write_pages(measured, _DOCS)
         except ImportError:
             print("--write-docs draws with matplotlib: pip install --editable '.[bench]'", file=sys.stderr)
             return 1

@@ -3,10 +3,10 @@
     python -m benchmarks.racing.load <job >result
 
 Reads a job and writes the result, both msgpack. A job is `{"requests": [[head and body as bytes, ...], ...],
-"port": int, "clients": int, "seconds": float | None, "follow": bool}`: the clients, a process each, share the requests
-out among themselves; each sends its own once, or over and over until the seconds are over. With `follow` the answer's
-`mpack_url` is asked for as well, as a part of the same request. New connections, since gunicorn's threaded workers
-keep a connection to themselves once they have it, and one of them may end up with all.
+"port": int, "clients": int, "seconds": float, "repeat": bool, "follow": bool}`: the clients, a process each, share the
+requests out among themselves; each sends its own once, or over and over, and begins none after the seconds. With
+`follow` the answer's `mpack_url` is asked for as well, as a part of the same request. New connections, since gunicorn's
+threaded workers keep a connection to themselves once they have it, and one of them may end up with all.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def load(
     requests: Sequence[bytes],
     *,
     clients: int = 8,
-    seconds: float | None = None,
+    seconds: float = 3_600.0,
+    repeat: bool = False,
     follow: bool = False,
 ) -> Loaded:
     """Send requests from a process of its own.
@@ -72,13 +73,15 @@ def load(
         port: where, on loopback.
         requests: whole requests; each asks for the connection to be closed.
         clients: how many send at once.
-        seconds: send them over and over for so long; None: each once.
+        seconds: begin none later than that.
+        repeat: send them over and over until then, and not once.
         follow: also get what an answer's `mpack_url` names.
 
     Raises:
         RuntimeError: an answer was no success; the text has its beginning.
     """
-    job = {"port": port, "requests": list(requests), "clients": clients, "seconds": seconds, "follow": follow}
+    job = {"port": port, "requests": list(requests), "clients": clients, "seconds": seconds}
+    job |= {"repeat": repeat, "follow": follow}
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.racing.load"],
         input=msgpack.packb(job),
@@ -196,14 +199,14 @@ def _client(job: dict[str, Any], number: int, ready: int, start: int) -> dict[st
     while mine:
         for message in mine:
             before = time.monotonic()
-            if job["seconds"] is not None and before - begun >= job["seconds"]:
+            if before - begun >= job["seconds"]:
                 mine = []
                 break
             came, waited = one(job["port"], message, follow=job["follow"])
             latencies.append(time.monotonic() - before)
             received += came
             waits += waited
-        if job["seconds"] is None:
+        if not job["repeat"]:
             break
     return {"begun": begun, "ended": time.monotonic(), "latencies": latencies, "received": received, "waits": waits}
 

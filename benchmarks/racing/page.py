@@ -1,4 +1,4 @@
-"""Writes what was measured into docs/performance.md, between its markers."""
+"""Writes what was measured into docs/performance.md and docs/scaling.md, between their markers."""
 
 from __future__ import annotations
 
@@ -8,24 +8,30 @@ from typing import Any
 
 from benchmarks.racing.plots import draw
 from benchmarks.racing.report import across, lines, table
+from benchmarks.racing.scale import scaling
 
 BEGIN = "<!-- measured: begin -->"
 END = "<!-- measured: end -->"
 
 
-def write_page(measured: Mapping[str, Any], page: Path) -> None:
-    """Replace what is between the markers, and the figures beside the page.
+def write_pages(measured: Mapping[str, Any], folder: Path) -> None:
+    """Replace what is between the markers of the two pages, and the figures beside them.
 
     Raises:
-        ValueError: the page lacks a marker.
+        ImportError: matplotlib is not installed.
+        ValueError: a page lacks a marker.
     """
-    text = page.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
+    figures = "\n\n".join(f"![{_title(path)}]({path.name})" for path in draw(measured, folder))
+    parts = [_machine(measured), _summary(measured), figures, table(measured)]
+    _replace(folder / "performance.md", "\n\n".join(parts))
+    _replace(folder / "scaling.md", scaling(measured))
+
+
+def _replace(page: Path, body: str) -> None:
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{page.name} lacks {BEGIN} or {END}")
-    figures = "\n\n".join(f"![{_title(path)}]({path.name})" for path in draw(measured, page.parent))
-    body = "\n\n".join([_machine(measured), _summary(measured), figures, table(measured)])
     page.write_text(f"{before}{begin}\n\n{body}\n\n{end}{after}", encoding="utf-8")
 
 

@@ -35,14 +35,20 @@ def draw(measured: Mapping[str, Any], folder: Path) -> list[Path]:
         rates[f"{who}, first time"] = [_median(history, f"{_FETCH}, first time, 1/s", who) for history in histories]
     rates["hub, ready-made"] = [_median(history, f"{_FETCH}, ready-made, 1/s", BY_URL) for history in histories]
     figures = {
-        "performance-clone.svg": ("A whole bare clone, seconds", names, clones),
-        "performance-bytes.svg": ("A clone's bytes, MiB", names, _in_mib({**sizes, "git repack -adf": best})),
-        "performance-fetch.svg": ("Fetches of one commit a second, 8 clients", names, rates),
+        "performance-clone.svg": ("A whole bare clone, seconds", names, clones, GIT_TUNED),
+        "performance-bytes.svg": (
+            "A clone's bytes, MiB",
+            names,
+            _in_mib({**sizes, "git repack -adf": best}),
+            GIT_PLAIN,
+        ),
+        "performance-fetch.svg": ("Fetches of one commit a second, 8 clients", names, rates, GIT_PLAIN),
     }
     return [_bars(folder / name, *figure) for name, figure in figures.items()]
 
 
-def _bars(path: Path, title: str, names: Sequence[str], series: Bars) -> Path:
+def _bars(path: Path, title: str, names: Sequence[str], series: Bars, unit: str) -> Path:
+    """Draw a bar for each value, as long as its ratio to the same history's value of `unit`, and write the value."""
     # Not at the top: only those who write the page need it.
     matplotlib: Any = import_module("matplotlib")
     matplotlib.use("svg")
@@ -50,17 +56,17 @@ def _bars(path: Path, title: str, names: Sequence[str], series: Bars) -> Path:
     matplotlib.rcParams.update({"svg.hashsalt": "musehub", "svg.fonttype": "none", "font.size": 9})
     pyplot: Any = import_module("matplotlib.pyplot")
     shown = {label: values for label, values in series.items() if any(value is not None for value in values)}
-    figure, axes = pyplot.subplots(figsize=(7.5, 0.5 + 0.22 * (len(shown) + 1) * len(names)))
+    figure, axes = pyplot.subplots(figsize=(7.5, 0.9 + 0.22 * (len(shown) + 1) * len(names)))
     step = 0.8 / len(shown)
     for number, (label, values) in enumerate(shown.items()):
         places = [row + number * step for row in range(len(names))]
-        widths = [value or 0.0 for value in values]
+        widths = [(value or 0.0) / (base or 1.0) for value, base in zip(values, series[unit], strict=True)]
         bars = axes.barh(places, widths, step * 0.9, label=label, color=_COLOURS[number % len(_COLOURS)])
         axes.bar_label(bars, labels=["" if value is None else f"{value:,.3g}" for value in values], padding=2)
     axes.set_yticks([row + 0.4 - step / 2 for row in range(len(names))], names)
     axes.invert_yaxis()
-    axes.set_xscale("log")
     axes.set_title(title, loc="left")
+    axes.set_xlabel(f"times {unit}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1))
     figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
