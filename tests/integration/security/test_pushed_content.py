@@ -14,7 +14,7 @@ from sqlalchemy import delete, update
 
 from musehub_plugin import ids
 from musehub_plugin.models import MusehubCommitGraph, MusehubMPackIndex
-from musehub_plugin.mpack import Limits, MPackWriter, build_wire_mpack, parse_wire_mpack
+from musehub_plugin.mpack import BaseBlob, Limits, MPackWriter, build_wire_mpack, parse_wire_mpack
 from musehub_plugin.testing import History
 from tests.environment import HubEnvironment, quick
 from tests.exchange import JSON, MSGPACK
@@ -392,9 +392,9 @@ def test_s81_an_octopus_of_forty_parents_is_accepted(hub: HubEnvironment) -> Non
 class TwofoldWriter(MPackWriter):
     """Writes every blob twice, the second time under another id: the writer refuses one that is there."""
 
-    def add_blob(self, object_id: str, content: bytes) -> None:
-        super().add_blob(object_id, content)
-        super().add_blob(ids.fake_id(object_id), content)
+    def add_blob(self, object_id: str, content: bytes, *, base: BaseBlob | None = None) -> None:
+        super().add_blob(object_id, content, base=base)
+        super().add_blob(ids.fake_id(object_id), content, base=base)
 
 
 def test_s81_a_blob_twice_in_one_mpack_is_422(hub: HubEnvironment) -> None:
