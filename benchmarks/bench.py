@@ -35,8 +35,18 @@ _DEFAULT_SIZES = "1000,10000"
 _QUICK = Effort(rounds=1, requests=16, seconds=0.2)
 
 
-def bench(sizes: list[int], repositories: list[Path], effort: Effort, *, bridge: bool) -> dict[str, Any]:
-    """Run all races and return everything that was measured, for JSON."""
+def bench(
+    sizes: list[int], repositories: list[Path], effort: Effort, *, bridge: bool, out: Path | None
+) -> dict[str, Any]:
+    """Run all races and return everything that was measured, for JSON.
+
+    Args:
+        sizes: commits of synthetic histories.
+        repositories: git repositories or bundles.
+        effort: how much is done.
+        bridge: serve git without nginx in any case.
+        out: a file for what is returned, written after each history; None: nowhere.
+    """
     measured: dict[str, Any] = {"machine": machine(), "effort": vars(effort), "histories": []}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="musehub-bench-", ignore_cleanup_errors=True)))
@@ -59,6 +69,8 @@ def bench(sizes: list[int], repositories: list[Path], effort: Effort, *, bridge:
                     "facts": results.facts,
                 }
             )
+            if out is not None:
+                out.write_text(json.dumps(measured), encoding="utf-8")
     return measured
 
 
@@ -82,12 +94,10 @@ def main() -> int:
         sizes = [int(size) for size in arguments.sizes.split(",") if size]
         effort = _QUICK if arguments.quick else Effort(rounds=arguments.rounds)
         try:
-            measured = bench(sizes, arguments.git, effort, bridge=arguments.bridge)
+            measured = bench(sizes, arguments.git, effort, bridge=arguments.bridge, out=arguments.json)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
-    if arguments.json:
-        arguments.json.write_text(json.dumps(measured), encoding="utf-8")
     if arguments.write_docs:
         try:
             write_pages(measured, _DOCS)

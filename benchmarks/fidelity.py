@@ -28,7 +28,7 @@ from pathlib import Path
 
 from musehub_plugin import ids
 from musehub_plugin.client import HubTransport, Workdir, clone, import_git, push, verify
-from musehub_plugin.client.gitimport import muse_path
+from musehub_plugin.client.gitpolicy import muse_path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.synthetic_git import write_repository
