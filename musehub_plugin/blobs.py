@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from musehub_plugin.errors import StorageUnavailable, Unavailable
+from musehub_plugin.framecache import FrameCache
 from musehub_plugin.ids import blob_id
 from musehub_plugin.mpack import MPackError, MPackReader
 from musehub_plugin.signals import report_damage
@@ -47,13 +48,17 @@ class BlobReader:
         storage: object storage.
         repo_id: the repo; a blob that it does not hold is not read, wherever else it may be.
         retry_after: seconds that the caller of a fetch is told to wait where a blob is not indexed yet.
+        frames: frames that are at hand, for who reads few blobs; None: for who reads many.
     """
 
-    def __init__(self, db: Database, storage: Storage, repo_id: str, *, retry_after: int) -> None:
+    def __init__(
+        self, db: Database, storage: Storage, repo_id: str, *, retry_after: int, frames: FrameCache | None = None
+    ) -> None:
         self._db = db
         self._storage = storage
         self._repo_id = repo_id
         self._retry_after = retry_after
+        self._frames = frames
         self._open: OrderedDict[str, _OpenMPack | None] = OrderedDict()
 
     def __enter__(self) -> BlobReader:
@@ -117,12 +122,20 @@ class BlobReader:
         raise self._not_indexed()
 
     def _from_mpack(self, object_id: str, location: contents.Location) -> bytes | None:
+        if self._frames is not None and location.frame is not None:
+            kept = self._frames.read(
+                location.mpack_id, location.frame, location.frame_offset or 0, location.size_bytes or 0
+            )
+            if kept is not None and blob_id(kept) == object_id:
+                return kept
         mpack = self._mpack(location.mpack_id)
         if mpack is None:
             report_damage("mpack-missing", location.mpack_id, f"it is not in storage, and should hold {object_id}")
             return None
         try:
             content = mpack.read(object_id, location)
+            if self._frames is not None and location.frame is not None:
+                self._frames.keep(location.mpack_id, location.frame, mpack.frame(location.frame))
         except MPackError as error:
             report_damage("mpack-damaged", location.mpack_id, str(error))
             return None
@@ -175,6 +188,10 @@ class _OpenMPack:
             place = self._directory().get(object_id)
             return None if place is None else self._reader.read_blob(*place)
         return self._reader.read_blob(location.frame, location.frame_offset, location.size_bytes)
+
+    def frame(self, number: int) -> bytes:
+        """Return a frame that was read a moment ago, decompressed."""
+        return self._reader.raw_frame(number)
 
     def _directory(self) -> dict[str, tuple[int, int, int]]:
         if self._places is None:

@@ -15,6 +15,9 @@ from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store.fetch_plans import ReadyPack
 from musehub_plugin.store.session import Database
 
+# Who needs more blobs than this reads most of each frame anyway.
+_FEW_BLOBS = 500
+
 
 class HashingFile:
     """A file to write to that knows the SHA-256 of what went through: `digest`."""
@@ -63,7 +66,8 @@ def write_mpack(
     """
     out = HashingFile(file)
     writer = MPackWriter(out, threads=threads)
-    with BlobReader(db, hub.storage, repo_id, retry_after=hub.settings.retry_after) as blobs:
+    frames = hub.frames if len(plan.object_ids) <= _FEW_BLOBS else None
+    with BlobReader(db, hub.storage, repo_id, retry_after=hub.settings.retry_after, frames=frames) as blobs:
         for object_id, content in blobs.read(plan.object_ids):
             writer.add_blob(object_id, content)
             alive()

@@ -95,9 +95,11 @@ class Settings:
     build_wait: int = 10
     """How long a fetch waits for a pack that another is making, or for its turn, before it answers 503."""
     repack_packs: int = 32
-    """Packs of a repo that the job after a push lets gather before it makes few big ones of them."""
+    """Packs of a repo that the job after a push lets gather before it makes few big ones of them; 0: no such job."""
     repack_bytes: int = 1024**2
     """Their bytes, likewise; in a large repo an eighth of its size."""
+    frame_cache: int = 512 * 1024**2
+    """Disk of a process for decompressed frames, of which small fetches are made; 0: none."""
     graph_cache: int = 64 * 1024**2
     """Memory of a process for the packed histories that it plans with: some 400 bytes a commit."""
     sweep_interval: int = 30
@@ -309,8 +311,9 @@ _CHECKS: dict[str, Any] = {
     "fetch_inline": _not_negative,
     "max_builds": _positive,
     "build_wait": _seconds(0, 3600),
-    "repack_packs": _positive,
+    "repack_packs": _not_negative,
     "repack_bytes": _positive,
+    "frame_cache": _not_negative,
     "graph_cache": _not_negative,
     "sweep_interval": _seconds(1, 24 * 3600),
     "max_body": _positive,

@@ -18,6 +18,7 @@ from musehub_plugin.access import Access, AccessPolicy, Hooks, IdentityLoader, R
 from musehub_plugin.cli import musehub as musehub_commands
 from musehub_plugin.config import Settings, make_settings
 from musehub_plugin.errors import ConfigError
+from musehub_plugin.framecache import FrameCache
 from musehub_plugin.history import GraphCache
 from musehub_plugin.hub import EXTENSION_KEY, Hub
 from musehub_plugin.metrics import count_signals
@@ -118,7 +119,14 @@ class MuseHub:
         storage = make_storage(settings, signer)
         access = Access(self._hooks, lambda owner, slug: find_repo(Database(database.session), owner, slug))
         app.extensions[EXTENSION_KEY] = Hub(
-            settings, database, storage, signer, access, self._hooks, GraphCache(settings.graph_cache)
+            settings,
+            database,
+            storage,
+            signer,
+            access,
+            self._hooks,
+            GraphCache(settings.graph_cache),
+            FrameCache(settings.frame_cache),
         )
 
         blueprint = make_blueprint(settings.url_prefix)

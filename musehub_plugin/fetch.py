@@ -41,6 +41,8 @@ _SPOOL_BYTES = 8 * 1024 * 1024
 _THIN_SNAPSHOTS = 1_000
 # A use is noted when the last note is so many seconds old, so that most answers write nothing.
 _USE_NOTED_EVERY = 60
+# Commits and blobs of a plan that is not worth telling others about.
+_FEW_ENTITIES = 100
 # Who waits for another's build looks again after so many seconds, twice as long each time.
 _FIRST_LOOK = 0.02
 _LAST_LOOK = 0.5
@@ -178,7 +180,9 @@ class _Asked:
     def _pack_of(self, plan: Plan) -> ReadyPack:
         """Return the mpack of a plan: made before, by another at this moment, or here."""
         thin = self._thin and bool(plan.border_ids) and plan.changes is not None
-        if not self._db.may_write_apart:
+        # What travels in the answer is made as quickly as it is found.
+        is_small = self._inline and len(plan.commit_ids) + len(plan.object_ids) <= _FEW_ENTITIES
+        if is_small or not self._db.may_write_apart:
             return self._built(plan, thin, None)
         key = _content_key(self._repo_id, plan, thin=thin)
         with _single_flight(self._hub, self._db, self._repo_id, key) as ready:
@@ -194,7 +198,7 @@ class _Asked:
             file.seek(0)
             if self._inline and pack.size_bytes <= hub.settings.fetch_inline:
                 return pack._replace(content=file.read())
-            if key is not None:
+            if self._db.may_write_apart:
                 self._keep_from_collection(pack)
             reached("fetch.kept")
             put_mpack_file(hub.storage, pack.mpack_id, file)

@@ -10,6 +10,7 @@ from flask_sqlalchemy import SQLAlchemy
 
 from musehub_plugin.access import Access, Hooks
 from musehub_plugin.config import Settings
+from musehub_plugin.framecache import FrameCache
 from musehub_plugin.history import GraphCache
 from musehub_plugin.storage.base import Storage
 from musehub_plugin.storage.signing import UrlSigner
@@ -29,6 +30,7 @@ class Hub:
     access: Access
     hooks: Hooks
     graphs: GraphCache
+    frames: FrameCache
 
     def database(self) -> Database:
         """Return a unit of work on the host's session of the current app context."""

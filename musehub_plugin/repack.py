@@ -43,6 +43,8 @@ from musehub_plugin.store.session import Database
 logger = logging.getLogger(__name__)
 
 _BATCH = 5_000
+# What only other branches reach is left in so many packs.
+_FEW_PACKS = 4
 _SNAPSHOT_BATCH = 1_000
 # Seconds between two notes that a job is alive; its lease is longer.
 _ALIVE_EVERY = 5.0
@@ -241,7 +243,7 @@ class _Repack:
         plan = plan_delta(self._db, self._repo_id, heads, [default], self._hub.graphs)
         if plan is None or not plan.object_ids:
             return 0
-        if len(inventory.packs_of(self._db, plan.object_ids)) < self._hub.settings.repack_packs:
+        if len(inventory.packs_of(self._db, plan.object_ids)) <= _FEW_PACKS:
             return 0
         self._say(f"packing {len(plan.object_ids)} blobs of other branches")
         self._packed(plan)

@@ -57,7 +57,7 @@ def request_repack(hub: Hub, repo_id: str) -> None:
 
     Without a queue nobody does that but `flask musehub repack`: a push shall not wait for it.
     """
-    if hub.settings.redis_url:
+    if hub.settings.redis_url and hub.settings.repack_packs:
         _enqueue(hub, REPACK_TASK, repo_id, jobs.repack_job_id(repo_id), jobs.REPACK)
 
 

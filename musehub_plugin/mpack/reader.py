@@ -224,6 +224,16 @@ class MPackReader:
         raw = decode_frame(frame.codec, stored, frame.raw, where=where, window_log=window_log, prefix=prefix)
         return raw, where
 
+    def raw_frame(self, ordinal: int) -> bytes:
+        """Return a frame of blobs, decompressed; the last ones that were read are kept.
+
+        Raises:
+            MPackError: there is no such frame of blobs, or it is damaged.
+        """
+        if not 0 <= ordinal < len(self.frames) or self.frames[ordinal].kind != Kind.BLOBS:
+            raise MPackError(f"frame {ordinal}: there are no blobs in it")
+        return self._blob_frame(ordinal)
+
     def _blob_frame(self, ordinal: int) -> bytes:
         raw = self._cache.get(ordinal)
         if raw is not None:

@@ -58,25 +58,25 @@ def blob_sources(db: Database, repo_id: str, object_ids: Sequence[str]) -> dict[
         repo_id: the repo.
         object_ids: a batch of ids, at most some hundreds where contents may be cached in rows.
     """
-    cached = db.execute(
-        select(MusehubObjectRef.object_id, MusehubObject.content_cache)
-        .outerjoin(MusehubObject, MusehubObject.object_id == MusehubObjectRef.object_id)
-        .where(MusehubObjectRef.repo_id == repo_id, MusehubObjectRef.object_id.in_(object_ids))
-    )
-    sources = {object_id: BlobSource(content, []) for object_id, content in cached}
-    indexed = db.execute(
+    rows = db.execute(
         select(
-            MusehubMPackIndex.entity_id,
+            MusehubObjectRef.object_id,
+            MusehubObject.content_cache,
             MusehubMPackIndex.mpack_id,
             MusehubMPackIndex.frame,
             MusehubMPackIndex.frame_offset,
             MusehubMPackIndex.size_bytes,
         )
-        .where(MusehubMPackIndex.entity_id.in_(list(sources)))
-        .order_by(MusehubMPackIndex.entity_id, MusehubMPackIndex.mpack_id)
+        .outerjoin(MusehubObject, MusehubObject.object_id == MusehubObjectRef.object_id)
+        .outerjoin(MusehubMPackIndex, MusehubMPackIndex.entity_id == MusehubObjectRef.object_id)
+        .where(MusehubObjectRef.repo_id == repo_id, MusehubObjectRef.object_id.in_(object_ids))
+        .order_by(MusehubObjectRef.object_id, MusehubMPackIndex.mpack_id)
     )
-    for object_id, *location in indexed:
-        sources[object_id].locations.append(Location(*tuple(location)))
+    sources: dict[str, BlobSource] = {}
+    for object_id, content, *location in rows:
+        source = sources.setdefault(object_id, BlobSource(content, []))
+        if location[0] is not None:
+            source.locations.append(Location(*location))
     return sources
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import case, delete, func, select, update
 
 from musehub_plugin.store.fetch_packs import use_fetch_pack
 from musehub_plugin.store.models import MusehubBuild, MusehubClonePack, MusehubFetchPack, MusehubFetchPlan
@@ -48,12 +48,16 @@ def find_plan(db: Database, plan_key: str) -> ReadyPlan | None:
             MusehubFetchPlan.blob_count,
             MusehubFetchPlan.content,
             MusehubFetchPlan.pack_count,
-            MusehubFetchPlan.used_at,
+            # A pack that was collected has no row.
+            case((MusehubFetchPlan.content.is_(None), MusehubFetchPack.used_at), else_=MusehubFetchPlan.used_at).label(
+                "used_at"
+            ),
         )
+        .outerjoin(MusehubFetchPack, MusehubFetchPack.mpack_id == MusehubFetchPlan.mpack_id)
         .where(MusehubFetchPlan.plan_key == plan_key)
         .order_by(MusehubFetchPlan.position)
     ).all()
-    if not rows or len(rows) != rows[0].pack_count:
+    if not rows or len(rows) != rows[0].pack_count or any(row.used_at is None for row in rows):
         return None
     age = (datetime.now(UTC) - min(row.used_at for row in rows)).total_seconds()
     return ReadyPlan([ReadyPack(*tuple(row)[:6]) for row in rows], age)

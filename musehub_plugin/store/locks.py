@@ -30,8 +30,9 @@ def share_history(db: Database) -> None:
     """
     if db.dialect == "postgresql":
         current = func.current_setting("lock_timeout")
-        db.execute(select(func.set_config("lock_timeout", case((current == "0", _PATIENCE), else_=current), True)))
-        db.execute(select(func.pg_advisory_xact_lock_shared(_HISTORY)))
+        # One statement, evaluated from left to right.
+        patience = func.set_config("lock_timeout", case((current == "0", _PATIENCE), else_=current), True)
+        db.execute(select(patience, func.pg_advisory_xact_lock_shared(_HISTORY)))
     else:
         _begin_writing(db)
 

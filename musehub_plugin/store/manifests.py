@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgpack
-from sqlalchemy import event, func, select, update
+from sqlalchemy import and_, event, func, select, update
 from sqlalchemy.orm import QueryContext
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -21,7 +21,7 @@ from musehub_plugin.store.models import DIGEST_SIZE, MusehubSnapshot, MusehubSna
 from musehub_plugin.store.session import Database, batches
 
 # A manifest is read by one statement that follows its chain: some 12 us a row.
-MAX_CHAIN = 200
+MAX_CHAIN = 100
 # Manifests of large trees are some 500 KB each; so many are in memory at once.
 _MANIFEST_BATCH = 50
 
@@ -106,7 +106,7 @@ class SnapshotBatch(NamedTuple):
 
 
 def batches_of(db: Database, repo_id: str, snapshot_ids: Sequence[str], size: int) -> Iterator[SnapshotBatch]:
-    """Yield snapshots in the order given, with their chains, by two statements a batch.
+    """Yield snapshots in the order given, with their chains, by one statement a batch.
 
     The chain of a batch ends at the last snapshot of the batch before it, which whoever reads in the order of history
     has at hand.
@@ -114,15 +114,16 @@ def batches_of(db: Database, repo_id: str, snapshot_ids: Sequence[str], size: in
     before: str | None = None
     for start in range(0, len(snapshot_ids), size):
         batch = snapshot_ids[start : start + size]
-        held = held_snapshots(db, repo_id, batch)
-        yield SnapshotBatch(batch, held, _rows_with_chains(db, held, before))
+        held: set[str] = set()
+        rows = _rows_with_chains(db, batch, before, repo_id=repo_id, held=held)
+        yield SnapshotBatch(batch, held.intersection(batch), rows)
         before = batch[-1]
 
 
 def manifests(db: Database, repo_id: str, snapshot_ids: Sequence[str]) -> Iterator[tuple[str, dict[str, str] | None]]:
     """Yield `(snapshot_id, manifest)` in the order given; None where the repo does not hold the snapshot.
 
-    Two statements for every 50 snapshots, whatever the length of the chains. What is yielded is the caller's.
+    One statement for every 50 snapshots, whatever the length of the chains. What is yielded is the caller's.
     """
     made: dict[str, dict[str, str]] = {}
     for batch in batches_of(db, repo_id, snapshot_ids, _MANIFEST_BATCH):
@@ -168,9 +169,22 @@ def assembled(
 
 
 def _rows_with_chains(
-    db: Database, snapshot_ids: Iterable[str], before: str | None = None
+    db: Database,
+    snapshot_ids: Iterable[str],
+    before: str | None = None,
+    *,
+    repo_id: str = "",
+    held: set[str] | None = None,
 ) -> dict[str, StoredSnapshot]:
-    """Return rows of snapshots and of all that they rest on, but for `before` and what only that rests on."""
+    """Return rows of snapshots and of all that they rest on, but for `before` and what only that rests on.
+
+    Args:
+        db: the unit of work.
+        snapshot_ids: the snapshots.
+        before: where a chain may end early.
+        repo_id: a repo.
+        held: where those of the rows are noted that the repo holds.
+    """
     found: dict[str, StoredSnapshot] = {}
     for batch in batches(snapshot_ids):
         ids = select(MusehubSnapshot.snapshot_id, MusehubSnapshot.base_id)
@@ -179,15 +193,23 @@ def _rows_with_chains(
         if before is not None:
             below = below.where(MusehubSnapshot.snapshot_id != before)
         chain = chain.union(below)
+        is_held = and_(
+            MusehubSnapshotRef.snapshot_id == MusehubSnapshot.snapshot_id, MusehubSnapshotRef.repo_id == repo_id
+        )
         rows = db.execute(
             select(
                 MusehubSnapshot.snapshot_id,
                 MusehubSnapshot.base_id,
                 MusehubSnapshot.delta_blob,
                 MusehubSnapshot.manifest_blob,
-            ).join(chain, chain.c.snapshot_id == MusehubSnapshot.snapshot_id)
+                MusehubSnapshotRef.repo_id,
+            )
+            .join(chain, chain.c.snapshot_id == MusehubSnapshot.snapshot_id)
+            .outerjoin(MusehubSnapshotRef, is_held)
         )
-        for snapshot_id, base_id, delta_blob, manifest_blob in rows:
+        for snapshot_id, base_id, delta_blob, manifest_blob, holder in rows:
+            if holder is not None and held is not None:
+                held.add(snapshot_id)
             if delta_blob is not None:
                 found[snapshot_id] = StoredSnapshot(base_id, unpack_change(delta_blob), verified=True)
             elif manifest_blob is not None:

@@ -135,6 +135,8 @@ class Laboratory:
             "MUSEHUB_REDIS_URL": servers.redis.url,
             "MUSEHUB_QUEUE": f"queue-{self._prefix}",
             "MUSEHUB_INDEX_INLINE": 0,
+            # One job a push, unless a test is about the other kind.
+            "MUSEHUB_REPACK_PACKS": 0,
             "MUSEHUB_SWEEP_INTERVAL": 1,
             "MUSEHUB_JOB_LEASE": 1,
             "MUSEHUB_RETRY_AFTER": 1,
@@ -243,6 +245,10 @@ class Laboratory:
     def age(self, table: str, column: str) -> None:
         """Make every moment in a column two days older."""
         self.sql(f"UPDATE {table} SET {column} = {column} - interval '2 days'")  # noqa: S608 - names from a test
+
+    def forget_answers(self) -> None:
+        """Have the next fetch make its answer, whatever was answered before."""
+        self.empty("musehub_fetch_plan")
 
     def keep_rows(self) -> str:
         """Copy every table aside, and return what `restore_rows` finds the copies by."""

@@ -128,6 +128,7 @@ def test_r17_bytes_that_arrive_wrong_are_never_handed_on(lab: Laboratory, mode: 
     lab.sql("UPDATE musehub_job SET not_before = now() WHERE state = 'pending'")
     lab.worker(burst=True).join()
     web.muse.assert_complete(web.muse.fetch(REPO, [head]), history, [head])
+    lab.forget_answers()
     lab.proxy.mode = mode
     web.muse.fetch(REPO, [head]).assert_try_again()
     lab.proxy.mode = "pass"
