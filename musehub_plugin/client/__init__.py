@@ -32,7 +32,8 @@ if TYPE_CHECKING:
         WorkdirError,
     )
     from musehub_plugin.client.fetching import Fetched, fetch
-    from musehub_plugin.client.gitimport import GitImport, import_git
+    from musehub_plugin.client.gitimport import import_git
+    from musehub_plugin.client.gitpolicy import GitImport
     from musehub_plugin.client.packing import Packed, pack, unpack
     from musehub_plugin.client.progress import Progress
     from musehub_plugin.client.pulling import Pulled, pull
@@ -58,7 +59,8 @@ _MODULES = {
         "WorkdirError",
     ),
     "fetching": ("Fetched", "fetch"),
-    "gitimport": ("GitImport", "import_git"),
+    "gitimport": ("import_git",),
+    "gitpolicy": ("GitImport",),
     "packing": ("Packed", "pack", "unpack"),
     "progress": ("Progress",),
     "pulling": ("Pulled", "pull"),

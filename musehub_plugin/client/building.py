@@ -56,7 +56,7 @@ def built_mpack(
     path = workdir.temp_path()
     try:
         with path.open("xb") as file:
-            out = _HashedFile(file)
+            out = HashedFile(file)
             with MPackWriter(out) as writer:
                 _write(workdir, history, commits, writer, progress)
                 summary = writer.finish()
@@ -81,7 +81,7 @@ def whole_mpack(workdir: Workdir, source: Path) -> Iterator[BuiltMPack]:
     try:
         with source.open("rb") as thin, path.open("xb") as file:
             reader = MPackReader(thin, cached_frames=1, bases=Held(workdir))
-            out = _HashedFile(file)
+            out = HashedFile(file)
             with MPackWriter(out) as writer:
                 for blob in reader.blobs():
                     writer.add_blob_stream(blob.object_id, blob.size, blob.chunks())
@@ -140,7 +140,7 @@ def _snapshot_id(workdir: Workdir, commit_id: str) -> str:
     return ids.PREFIX + str(workdir.read_commit(commit_id)["snapshot_id"])
 
 
-class _HashedFile:
+class HashedFile:
     """A file that knows the id of what was written to it."""
 
     def __init__(self, file: BinaryIO) -> None:

@@ -15,16 +15,15 @@ What comes over, and what becomes of what muse has no place for:
   UTF-8, a backslash, CR, LF, and the dot of a `.muse` folder. What cannot be saved so is left out.
 
 Each of these is counted in the result. A second run over the same folder reads and writes only what is new; what is
-gone from git stays.
+gone from git stays. A working copy that keeps packs, as a bare one does, gets a pack of all that is new: the public
+client's files take as long as the file system needs for five of them for each commit, each manifest written whole.
 """
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -33,69 +32,17 @@ from musehub_plugin import ids
 from musehub_plugin.client.errors import GitImportError
 from musehub_plugin.client.gitlog import CHUNK, MAX_NAMES_AT_ONCE, GitBlobs, GitCommit, GitRef, GitRepository
 from musehub_plugin.client.gitmap import GitMap
+from musehub_plugin.client.gitpacking import PackedImport
+from musehub_plugin.client.gitpolicy import DELETED, SUBMODULE, GitImport, Policy
 from musehub_plugin.client.manifest import ManifestRows
 from musehub_plugin.client.progress import Progress
 from musehub_plugin.client.record import new_record
 from musehub_plugin.client.workdir import Workdir
-from musehub_plugin.names import bad_branch_name, unsafe_path
+from musehub_plugin.names import bad_branch_name
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_DELETED: Final = b"000000"
-_SYMLINK: Final = b"120000"
-_EXECUTABLE: Final = b"100755"
-_SUBMODULE: Final = b"160000"
-# Bytes that are not UTF-8 come as lone surrogates.
-_IN_THE_WAY: Final = re.compile("[\\\\\r\n\udc80-\udcff]")
 _COMMITS_AT_ONCE: Final = 256
 # Manifest rows kept for commits that have children to come: 24 bytes each, beside text that they share.
 _MAX_KEPT_ROWS: Final = 2_000_000
-
-
-@dataclass
-class GitImport:
-    """What an import did.
-
-    Attributes:
-        commits: commits that the refs reach and that were read now: those that no import before this one had brought.
-        new_commits: commits that were not in the working copy.
-        new_snapshots: snapshots that were not.
-        new_blobs: blobs that were not.
-        branches: branches that were set.
-        tags: tags that were set.
-        annotated_tags: how many of the tags had a text of their own, which stayed behind.
-        symlinks: paths that are symlinks somewhere in the history.
-        executables: paths that are executable somewhere in the history.
-        submodules: paths that are submodules somewhere in the history.
-        escaped_paths: paths that were written with `%XX`.
-        skipped_paths: paths that were left out.
-        skipped_refs: refs whose names cannot be branch names.
-        merged_commits: git commits that became the same muse commit as another.
-        latin1_texts: messages and author names that were not UTF-8.
-        clamped_dates: dates after the year 9999, which were set to it.
-        head: the branch that HEAD names.
-    """
-
-    commits: int = 0
-    new_commits: int = 0
-    new_snapshots: int = 0
-    new_blobs: int = 0
-    branches: int = 0
-    tags: int = 0
-    annotated_tags: int = 0
-    symlinks: int = 0
-    executables: int = 0
-    submodules: int = 0
-    escaped_paths: int = 0
-    skipped_paths: int = 0
-    skipped_refs: int = 0
-    merged_commits: int = 0
-    latin1_texts: int = 0
-    clamped_dates: int = 0
-    head: str = ""
-
-    def as_dict(self) -> dict[str, int | str]:
-        """Return the counts by name."""
-        return asdict(self)
 
 
 def import_git(
@@ -110,7 +57,7 @@ def import_git(
 
     Args:
         repository: a git working tree or a bare repository.
-        workdir: where it goes; branches of the same names are moved.
+        workdir: where it goes, as files or as a pack; branches of the same names are moved.
         refs: branches or tags to bring, by short or full name; none: every branch and tag.
         remote_branches: bring remote-tracking branches too, under the branch's name, where no branch has it.
         progress: told about commits done.
@@ -127,51 +74,23 @@ def import_git(
     if head_branch is not None:
         # HEAD's branch goes first: commits that several branches hold are its.
         branches = {head_branch: branches.pop(head_branch), **branches}
-    importer = _Importer(git, workdir, result, GitMap(workdir), {ref.name: name for name, ref in branches.items()})
+    known, policy = GitMap(workdir), Policy(result)
+    branch_of_ref = {ref.name: name for name, ref in branches.items()}
+    importer = (PackedImport if workdir.packs.kept else _LooseImport)(
+        git, workdir, result, known, branch_of_ref, policy
+    )
     importer.run([ref.name for ref in (*branches.values(), *tags.values())], progress)
+    policy.finish()
     for name, ref in branches.items():
-        workdir.set_branch(name, importer.known.commit_ids[ref.commit])
+        workdir.set_branch(name, known.commit_ids[ref.commit])
     for name, ref in tags.items():
-        workdir.set_tag(name, importer.known.commit_ids[ref.commit])
+        workdir.set_tag(name, known.commit_ids[ref.commit])
     if head_branch is not None:
         workdir.set_head_branch(head_branch)
     result.branches, result.tags = len(branches), len(tags)
     result.annotated_tags = sum(ref.annotated for ref in tags.values())
     result.head = workdir.head_branch() or ""
     return result
-
-
-def muse_path(path: bytes) -> str:
-    """Return a manifest path for a path of git, with `%XX` for each byte that a client could not restore."""
-    text = path.decode("utf-8", "surrogateescape")
-    if unsafe_path(text) is None:
-        return text
-    segments = []
-    for segment in text.split("/"):
-        shown = "".join(_escaped(char) if _IN_THE_WAY.match(char) else char for char in segment)
-        segments.append("%2E" + shown[1:] if segment.casefold() == ".muse" else shown)
-    return "/".join(segments)
-
-
-def muse_date(committed: bytes) -> tuple[str, bool]:
-    """Return a git date as `committed_at`, and whether it had to be cut to the year 9999.
-
-    Args:
-        committed: seconds since 1970 in decimal digits.
-
-    Raises:
-        ValueError: it is no number.
-    """
-    seconds = int(committed or b"0")
-    try:
-        date = _EPOCH + timedelta(seconds=seconds)
-    except OverflowError:
-        return datetime.max.replace(tzinfo=UTC).isoformat(timespec="microseconds"), True
-    return date.isoformat(timespec="microseconds"), False
-
-
-def _escaped(char: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogateescape"))
 
 
 def _choose(
@@ -202,20 +121,19 @@ def _choose(
 
 
 @dataclass
-class _Importer:
-    """The state of one import: what has been read so far, by git's names."""
+class _LooseImport:
+    """An import that writes a file for each blob, snapshot and commit, and what it has read so far, by git's names."""
 
     git: GitRepository
     workdir: Workdir
     result: GitImport
     known: GitMap
-    branch_of_ref: dict[bytes, str]
+    branch_of_ref: Mapping[bytes, str]
+    policy: Policy
     _snapshot_ids: dict[str, str] = field(default_factory=dict)
     _blob_ids: dict[bytes, str] = field(default_factory=dict)
     _rows: OrderedDict[str, ManifestRows] = field(default_factory=OrderedDict)
     _kept_rows: int = 0
-    _shown_paths: dict[bytes, str | None] = field(default_factory=dict)
-    _seen: dict[bytes, set[bytes]] = field(default_factory=dict)
 
     def run(self, refs: Sequence[bytes], progress: Progress | None) -> None:
         default_branch = next(iter(self.branch_of_ref.values()), "")
@@ -233,15 +151,13 @@ class _Importer:
                 if progress is not None:
                     progress("commits", self.result.commits, None)
         self.result.merged_commits = self.result.commits - len(made)
-        for mode, name in ((_SYMLINK, "symlinks"), (_EXECUTABLE, "executables"), (_SUBMODULE, "submodules")):
-            setattr(self.result, name, len(self._seen.get(mode, ())))
 
     def _bring_blobs(self, batch: Sequence[GitCommit], blobs: GitBlobs) -> None:
         needed = dict.fromkeys(
             change.blob
             for commit in batch
             for change in commit.changes
-            if change.mode not in {_DELETED, _SUBMODULE} and change.blob not in self._blob_ids
+            if change.mode not in {DELETED, SUBMODULE} and change.blob not in self._blob_ids
         )
         names = iter(needed)
         while some := list(islice(names, MAX_NAMES_AT_ONCE)):
@@ -256,14 +172,17 @@ class _Importer:
     def _bring_commit(self, commit: GitCommit, branch: str) -> str:
         rows = self._rows_of(commit.parents[0]).copy() if commit.parents else ManifestRows()
         for change in commit.changes:
-            self._apply(rows, change.mode, change.blob, change.path)
+            path, gone = self.policy.change(change)
+            if path is not None and gone:
+                rows.remove(path)
+            elif path is not None:
+                rows.set(path, self._blob_ids[change.blob])
         snapshot_id = rows.snapshot_id()
-        committed_at, clamped = muse_date(commit.committed)
-        message, author = self._text(commit.message), self._text(commit.author)
+        committed_at = self.policy.date(commit.committed)
+        message, author = self.policy.text(commit.message), self.policy.text(commit.author)
         # Two parents that became the same muse commit are one.
         parents = list(dict.fromkeys(self.known.commit_ids[parent] for parent in commit.parents))
         commit_id = ids.commit_id(parents, snapshot_id, message, committed_at)
-        self.result.clamped_dates += clamped
         self.result.new_snapshots += self.workdir.write_snapshot(rows, snapshot_id, committed_at)
         self.result.new_commits += self.workdir.write_commit(
             new_record(
@@ -282,33 +201,6 @@ class _Importer:
         self._snapshot_ids[commit.name] = snapshot_id
         self._keep(commit.name, rows)
         return commit_id
-
-    def _apply(self, rows: ManifestRows, mode: bytes, blob: bytes, path: bytes) -> None:
-        shown = self._shown_path(path)
-        if mode in {_SYMLINK, _EXECUTABLE, _SUBMODULE}:
-            self._seen.setdefault(mode, set()).add(path)
-        if shown is None:
-            return
-        if mode in {_DELETED, _SUBMODULE}:
-            rows.remove(shown)
-        else:
-            rows.set(shown, self._blob_ids[blob])
-
-    def _shown_path(self, path: bytes) -> str | None:
-        if path not in self._shown_paths:
-            shown = muse_path(path)
-            restorable = unsafe_path(shown) is None
-            self.result.skipped_paths += not restorable
-            self.result.escaped_paths += restorable and shown.encode() != path
-            self._shown_paths[path] = shown if restorable else None
-        return self._shown_paths[path]
-
-    def _text(self, text: bytes) -> str:
-        try:
-            return text.decode()
-        except UnicodeDecodeError:
-            self.result.latin1_texts += 1
-            return text.decode("latin-1")
 
     def _rows_of(self, name: str) -> ManifestRows:
         if name in self._rows:

@@ -12,10 +12,9 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Self
+from typing import IO, Final, NamedTuple, Self
 
 from musehub_plugin.client.errors import GitImportError
 
@@ -28,8 +27,7 @@ _FORMAT: Final = "%H%x00%P%x00%an%x00%ae%x00%ct%x00%S%x00%B"
 _SETTINGS: Final = ("-c", "log.showSignature=false", "-c", "log.mailmap=false")
 
 
-@dataclass(frozen=True, slots=True)
-class GitChange:
+class GitChange(NamedTuple):
     """One path that a commit changed, against its first parent.
 
     Attributes:
@@ -44,8 +42,7 @@ class GitChange:
     path: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class GitCommit:
+class GitCommit(NamedTuple):
     """One commit.
 
     Attributes:
@@ -67,8 +64,7 @@ class GitCommit:
     changes: tuple[GitChange, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class GitRef:
+class GitRef(NamedTuple):
     """One ref: its full name, the commit that it leads to, and whether an annotated tag lies between."""
 
     name: bytes

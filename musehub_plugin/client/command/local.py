@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 @click.option("--into", type=click.Path(path_type=Path), help="The working copy to make, or to bring up to date.")
 @click.option("--ref", "refs", multiple=True, help="Bring this branch or tag only; may be given again.")
 @click.option("--all", "everything", is_flag=True, help="Bring remote-tracking branches too.")
+@click.option("--bare", is_flag=True, help="Make a pack, and no files: fast, for histories of any length.")
 @click.option("--no-checkout", is_flag=True, help="Write .muse alone, no files.")
 @common
 def import_git_command(
-    path: Path, into: Path | None, refs: tuple[str, ...], everything: bool, no_checkout: bool, as_json: bool
+    path: Path, into: Path | None, refs: tuple[str, ...], everything: bool, bare: bool, no_checkout: bool, as_json: bool
 ) -> None:
     """Bring the history of the git repository at PATH into a muse working copy.
 
@@ -38,6 +39,7 @@ def import_git_command(
     \b
     Example:
         musehub import-git ~/src/engine --into engine
+        musehub import-git --bare ~/src/engine --into engine
     """
     from musehub_plugin.client.gitimport import import_git
     from musehub_plugin.client.gitlog import GitRepository
@@ -50,11 +52,15 @@ def import_git_command(
     # Before anything is made: a repository that cannot be read leaves nothing behind.
     GitRepository(path)
     new = not (target / ".muse").exists()
-    workdir = Workdir.create(target) if new else Workdir(target)
+    workdir = Workdir.create(target, bare=bare) if new else Workdir(target)
+    if bare and not workdir.bare:
+        raise WorkdirError(f"{target} has files; name another folder for a bare working copy")
     with Terminal() as terminal, workdir.lock():
         before = workdir.head_commit()
         done = import_git(path, workdir, refs=refs, remote_branches=everything, progress=terminal.show)
         head = workdir.head_commit()
+        # A bare working copy has none, and gets none.
+        no_checkout = no_checkout or workdir.bare
         files = checkout(workdir, head, previous=before) if head is not None and not no_checkout else None
     notes = {
         "symlinks as files": done.symlinks,

@@ -6,11 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.synthetic_git import write_repository
 from musehub_plugin import ids
 from musehub_plugin.client import GitImportError, Workdir, import_git, verify
-from musehub_plugin.client.gitimport import muse_date, muse_path
+from musehub_plugin.client.gitpolicy import muse_date, muse_path
 from musehub_plugin.names import unsafe_path
 from tests.unit.client.git_histories import EXECUTABLE, SUBMODULE, SYMLINK, GitHistory
+
+
+@pytest.fixture(params=["loose", "packed"])
+def workdir(request: pytest.FixtureRequest, tmp_path: Path) -> Workdir:
+    """A working copy without commits."""
+    return Workdir.create(tmp_path / "copy", bare=request.param == "packed")
 
 
 def files_of(workdir: Workdir, branch: str = "main") -> dict[str, bytes]:
@@ -253,6 +260,7 @@ def test_manifests_that_were_let_go_are_read_back(
     history: GitHistory, workdir: Workdir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("musehub_plugin.client.gitimport._MAX_KEPT_ROWS", 0)
+    monkeypatch.setattr("musehub_plugin.client.gitmanifests._MAX_KEPT_ENTRIES", 0)
     base = history.commit(files={b"a": b"0"}, message=b"base")
     tip = base
     for number in range(3):
@@ -307,3 +315,68 @@ def test_a_repository_that_lacks_a_blob_is_refused(history: GitHistory, workdir:
     with pytest.raises(GitImportError, match=f"lacks blob {name}"):
         import_git(history.path, workdir)
     assert workdir.branches() == {}
+
+
+def contents_of(workdir: Workdir) -> dict[str, object]:
+    """Return everything that a working copy holds, but for what is each copy's own."""
+    commits = {each: workdir.read_commit(each) for each in workdir.stored_ids("commits")}
+    return {
+        "commits": {each: {**record, "repo_id": ""} for each, record in commits.items()},
+        "snapshots": {each: workdir.read_snapshot(each) for each in workdir.stored_ids("snapshots")},
+        "blobs": {each: workdir.read_blob(each) for each in workdir.stored_ids("objects")},
+        "refs": (workdir.branches(), workdir.tags(), workdir.head_branch()),
+    }
+
+
+@pytest.mark.parametrize("kept_entries", [0, 100, 1_000_000])
+def test_a_pack_of_a_history_holds_what_its_files_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_entries: int
+) -> None:
+    monkeypatch.setattr("musehub_plugin.client.gitmanifests._MAX_KEPT_ENTRIES", kept_entries)
+    write_repository(tmp_path / "history.git", 300, seed=kept_entries)
+    loose, packed = Workdir.create(tmp_path / "loose"), Workdir.create(tmp_path / "packed", bare=True)
+    found = import_git(tmp_path / "history.git", packed)
+    assert found == import_git(tmp_path / "history.git", loose)
+    assert contents_of(packed) == contents_of(loose)
+    assert [*packed.loose_ids("objects"), *packed.loose_ids("snapshots"), *packed.loose_ids("commits")] == []
+    assert verify(packed).problems == []
+    assert not list((packed.muse / "tmp").iterdir())
+
+
+def test_every_import_into_packs_adds_one_of_what_is_new(history: GitHistory, tmp_path: Path) -> None:
+    workdir = Workdir.create(tmp_path / "packed", bare=True)
+    first = history.commit(files={b"a": b"1", b"b": b"2"})
+    import_git(history.path, workdir)
+    left = history.commit(parents=[first], files={b"a": b"3"})
+    history.commit(ref="refs/heads/side", parents=[first], files={b"b": b"1"})
+    done = import_git(history.path, workdir)
+    assert (done.commits, done.new_commits, done.new_snapshots, done.new_blobs) == (2, 2, 2, 1)
+    assert len(list(workdir.packs)) == 2
+    (workdir.muse / "git-import.map").unlink()
+    again = import_git(history.path, workdir)
+    assert (again.commits, again.new_commits, len(list(workdir.packs))) == (3, 0, 2)
+    history.commit(parents=[left], files={b"a": b"1"})
+    assert import_git(history.path, workdir).new_commits == 1
+    assert verify(workdir).problems == []
+
+
+def test_a_history_that_no_mpack_can_hold_leaves_nothing_behind(history: GitHistory, tmp_path: Path) -> None:
+    workdir = Workdir.create(tmp_path / "packed", bare=True)
+    history.commit(files={b"a": b"1"}, message=b"x" * (1 << 20) + b"y")
+    with pytest.raises(GitImportError, match="does not fit in an mpack"):
+        import_git(history.path, workdir)
+    assert (workdir.branches(), list(workdir.packs), list((workdir.muse / "tmp").iterdir())) == ({}, [], [])
+
+
+@pytest.mark.parametrize("torn", [b"0" * 40, b"0" * 40 + b" " + b"1" * 30, b"\xff\x00"])
+def test_a_line_of_the_map_that_a_kill_cut_off_counts_for_nothing(
+    history: GitHistory, workdir: Workdir, torn: bytes
+) -> None:
+    first = history.commit(files={b"a": b"1"})
+    import_git(history.path, workdir)
+    whole = (workdir.muse / "git-import.map").read_bytes()
+    (workdir.muse / "git-import.map").write_bytes(whole + torn)
+    second = history.commit(parents=[first], files={b"a": b"2"})
+    assert import_git(history.path, workdir).new_commits == 1
+    lines = (workdir.muse / "git-import.map").read_text().splitlines()
+    assert [line.partition(" ")[0] for line in lines] == [first, second]
