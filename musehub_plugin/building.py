@@ -3,20 +3,70 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 from typing import IO
 
-from musehub_plugin.blobs import BlobReader
+from musehub_plugin.blobs import BlobReader, NotIndexed
+from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import from_digest
-from musehub_plugin.mpack import MPackWriter
-from musehub_plugin.plan import Plan, read_changes
+from musehub_plugin.manifestlog import difference
+from musehub_plugin.mpack import BaseBlob, MPackWriter
+from musehub_plugin.mpack.thin import MAX_BASES
+from musehub_plugin.plan import Plan, PlannedChange, read_changes
 from musehub_plugin.store import commits as commit_store
+from musehub_plugin.store import manifests
 from musehub_plugin.store.fetch_plans import ReadyPack
 from musehub_plugin.store.session import Database
 
+logger = logging.getLogger(__name__)
+
 # Who needs more blobs than this reads most of each frame anyway.
 _FEW_BLOBS = 500
+# Bytes of blobs that a thin pack leans on, which are held in memory.
+_LEANED_ON_BYTES = 8 * 1024 * 1024
+
+
+class _Leaning:
+    """What a thin pack leans on: manifests of the have side, and blobs of theirs that resemble those that are sent.
+
+    A blob that the have side holds is worth nothing if it cannot be read just now: the pack is less thin for it.
+
+    Attributes:
+        bases: id and manifest of each snapshot, the one that the plan's first one starts from first.
+    """
+
+    def __init__(self, db: Database, repo_id: str, plan: Plan, blobs: BlobReader) -> None:
+        found = manifests.manifests(db, repo_id, plan.border_ids[:MAX_BASES])
+        self.bases = [(snapshot_id, manifest) for snapshot_id, manifest in found if manifest is not None]
+        places: dict[str, tuple[int, str, str]] = {}
+        sent = set(plan.object_ids)
+        for _, change, _ in plan.changes or ():
+            for path, object_id in change.changed.items():
+                if object_id in sent and object_id not in places:
+                    for number, (_, manifest) in enumerate(self.bases):
+                        if path in manifest:
+                            places[object_id] = (number, path, manifest[path])
+                            break
+        self._like: dict[str, BaseBlob] = {}
+        contents: dict[str, bytes] = {}
+        room = _LEANED_ON_BYTES
+        try:
+            for object_id, content in blobs.read(list(dict.fromkeys(base for _, _, base in places.values()))):
+                room -= len(content)
+                if room < 0:
+                    break
+                contents[object_id] = content
+        except (NotIndexed, StorageUnavailable):
+            logger.debug("a thin pack is made of fewer bases than there are")
+        for object_id, (number, path, base) in places.items():
+            if base in contents:
+                self._like[object_id] = BaseBlob(number, path, contents[base])
+
+    def like(self, object_id: str) -> BaseBlob | None:
+        """Return a blob that the have side holds and that probably resembles one that is sent."""
+        return self._like.get(object_id)
 
 
 class HashingFile:
@@ -65,14 +115,27 @@ def write_mpack(
         StorageUnavailable: object storage did not answer.
     """
     out = HashingFile(file)
-    writer = MPackWriter(out, threads=threads)
     frames = hub.frames if len(plan.object_ids) <= _FEW_BLOBS else None
     with BlobReader(db, hub.storage, repo_id, retry_after=hub.settings.retry_after, frames=frames) as blobs:
+        leaning = _Leaning(db, repo_id, plan, blobs) if thin else None
+        if leaning is not None and not leaning.bases:
+            leaning = None
+        writer = MPackWriter(out, threads=threads, bases=() if leaning is None else leaning.bases)
         for object_id, content in blobs.read(plan.object_ids):
-            writer.add_blob(object_id, content)
+            writer.add_blob(object_id, content, base=None if leaning is None else leaning.like(object_id))
             alive()
-    for snapshot_id, change, derivable in plan.changes or read_changes(db, repo_id, plan.snapshot_ids):
-        writer.add_snapshot_delta(snapshot_id, change.removed, change.changed, derivable=derivable)
+    changes: Iterable[PlannedChange] = plan.changes or read_changes(db, repo_id, plan.snapshot_ids)
+    for position, (snapshot_id, change, derivable) in enumerate(changes):
+        if leaning is not None and position == 0:
+            # The first of a plan is given whole.
+            change = difference(leaning.bases[0][1], change.changed)
+        writer.add_snapshot_delta(
+            snapshot_id,
+            change.removed,
+            change.changed,
+            derivable=derivable,
+            start=0 if leaning is not None and position == 0 else None,
+        )
         alive()
     for record in commit_store.records(db, repo_id, plan.commit_ids):
         writer.add_commit(record)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from musehub_plugin import graph
 from musehub_plugin.access import Repo, text_id
-from musehub_plugin.fetch import INLINE, MPACKS
+from musehub_plugin.fetch import INLINE, MPACKS, THIN
 from musehub_plugin.history import History
 from musehub_plugin.hub import Hub
 from musehub_plugin.plan import refuse_missing_wants
@@ -16,7 +16,7 @@ from musehub_plugin.store import repos
 from musehub_plugin.store.session import Database
 
 # What the server offers beyond the contract's section 2.
-CAPABILITIES = (INLINE, MPACKS)
+CAPABILITIES = (INLINE, MPACKS, THIN)
 
 
 @dataclass(frozen=True)
