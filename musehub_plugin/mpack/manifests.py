@@ -126,7 +126,7 @@ class SnapshotDecoder:
         self._entries = 0
 
     def decode(self, raw: bytes, count: int, where: str) -> Iterator[Change]:
-        """Yield the snapshots of one frame; frames must come in the order of the file.
+        """Yield the snapshots of one frame, each to be used before the next; frames must come in the order of the file.
 
         Args:
             raw: the frame's raw bytes.
@@ -194,7 +194,7 @@ class SnapshotDecoder:
             self._snapshots += 1
             if change.base is not None:
                 # Who reads need not know of bases: such a snapshot is given whole.
-                change = change._replace(full=True, removed=[], changed=refs.copy())
+                change = change._replace(full=True, removed=[], changed=refs)
             yield change._replace(stored=ids.get(in_frame), entry_count=len(refs))
             in_frame += 1
         if next(new_paths, None) is not None:

@@ -82,16 +82,16 @@ class Bases:
 
     @cached_property
     def by_path(self) -> dict[str, int]:
-        """The first entry with each path."""
-        return {path: entry for entry, path in reversed(list(enumerate(self.paths)))}
+        """An entry with each path."""
+        return {path: entry for entry, path in enumerate(self.paths)}
 
     @cached_property
     def by_object(self) -> dict[str, int]:
-        """The first entry with each object."""
-        return {object_id: entry for entry, object_id in reversed(list(enumerate(self.object_ids)))}
+        """An entry with each object."""
+        return {object_id: entry for entry, object_id in enumerate(self.object_ids)}
 
     def refs(self, number: int) -> dict[str, int]:
-        """Return the manifest of one base with its objects as numbers: -1 less the first entry with the object."""
+        """Return the manifest of one base, each object as -1 less the entry that `by_object` has for it."""
         return {self.paths[entry]: -1 - self.by_object[self.object_ids[entry]] for entry in self.span(number)}
 
 

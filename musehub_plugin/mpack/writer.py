@@ -309,13 +309,11 @@ class MPackWriter:
         self._emitter.emit(Kind.COMMITS, raw, count)
 
     def _object_ordinal(self, object_id: str) -> int:
+        entry = self._bases.by_object.get(object_id)
+        if entry is not None:
+            self._snapshots.based = True
+            return -1 - entry
         digest = ids.to_digest(object_id)
-        if self._base_digests:
-            found = self._objects.find(digest)
-            entry = self._bases.by_object.get(object_id)
-            if found is None and entry is not None:
-                self._snapshots.based = True
-                return -1 - entry
         known = self._objects.count
         ordinal = self._objects.number(digest)
         if ordinal == known:

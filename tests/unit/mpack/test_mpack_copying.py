@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from musehub_plugin import ids
-from musehub_plugin.mpack import Kind, MPackReader, MPackWriter, PackSummary, build_wire_mpack, parse_wire_mpack, verify
+from musehub_plugin.mpack import (
+    Kind,
+    Limits,
+    MPackReader,
+    MPackWriter,
+    PackSummary,
+    build_wire_mpack,
+    parse_wire_mpack,
+    verify,
+)
 from musehub_plugin.testing import History
 
 WirePack = dict[str, list[dict[str, Any]]]
@@ -148,6 +158,16 @@ def test_copied_frames_count_where_the_writer_keeps_from_writing_a_bomb() -> Non
     first, rest = cut({"blobs": blobs, "snapshots": [], "commits": []}, (4, 0, 0))
     data, _ = extend(opened(first), rest)
     assert MPackReader(io.BytesIO(data)).raw_size == 8 << 24
+
+
+def test_copied_frames_count_once() -> None:
+    limits = Limits(ratio_allowance=0, max_ratio=2)
+    blobs = [{"object_id": ids.fake_id("noise"), "content": random.Random(1).randbytes(1 << 20)}]
+    out = io.BytesIO()
+    with MPackWriter(out, limits=limits) as writer:
+        writer.copy_pack(opened({"blobs": blobs, "snapshots": [], "commits": []}))
+        writer.add_blob(ids.fake_id("zeros"), bytes(3 << 19))
+    assert MPackReader(out, limits=limits).blob_count == 2
 
 
 def test_optional_frames_are_left_behind() -> None:

@@ -64,6 +64,16 @@ def test_changes_give_the_bytes_of_whole_manifests_over_many_frames() -> None:
     assert write_changes(manifests, True) == write_whole(manifests, True)
 
 
+def test_a_change_that_is_larger_than_the_manifest_is_written_as_the_manifest() -> None:
+    out = io.BytesIO()
+    with MPackWriter(out) as writer:
+        writer.add_snapshot_delta(ids.fake_id("s0"), [], {f"p{n}": ids.fake_id("o") for n in range(9)}, derivable=False)
+        removed = [f"p{n}" for n in range(1, 9)]
+        writer.add_snapshot_delta(ids.fake_id("s1"), removed, {}, derivable=False)
+    delta = list(MPackReader(out).snapshot_deltas())[1]
+    assert (delta.full, delta.removed, delta.changed) == (True, [], {"p0": ids.fake_id("o")})
+
+
 def test_changes_and_whole_manifests_may_take_turns() -> None:
     first, second, third = ({f"path{n}": ids.fake_id(str(n)) for n in range(size)} for size in (3, 5, 2))
     out = io.BytesIO()

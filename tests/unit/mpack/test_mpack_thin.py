@@ -348,6 +348,52 @@ def test_a_frame_that_is_read_again_is_not_counted_again() -> None:
         verify(reader)
 
 
+def test_what_the_writer_writes_keeps_to_the_number_of_blobs_in_prefixes() -> None:
+    held = Held()
+    contents = {f"f{n}": b"some content of file %d" % n for n in range(10)}
+    base = held.hold(contents)
+    limits = Limits(ratio_allowance=1 << 14, max_ratio=1)
+    out = io.BytesIO()
+    with MPackWriter(out, bases=[base], limits=limits) as writer:
+        for path, content in contents.items():
+            writer.add_blob(ids.blob_id(content * 2), content * 2, base=BaseBlob(0, path, content))
+    verify(MPackReader(out, bases=held, limits=limits))
+
+
+def test_a_prefix_is_made_of_no_more_blobs_than_a_reader_accepts() -> None:
+    held = Held()
+    contents = {f"f{n:04}": b"%05d" % n for n in range(5000)}
+    base = held.hold(contents)
+    out = io.BytesIO()
+    with MPackWriter(out, bases=[base]) as writer:
+        for path, content in contents.items():
+            writer.add_blob(ids.blob_id(content * 2), content * 2, base=BaseBlob(0, path, content))
+    reader = MPackReader(out, bases=held)
+    verify(reader)
+    assert [frame.codec for frame in reader.frames if frame.kind == Kind.BLOBS] == [Codec.PREFIXED] * 2
+
+
+def test_a_base_over_16_mib_is_not_leaned_on() -> None:
+    held = Held()
+    base = held.hold({"a": bytes((1 << 24) + 1)})
+    out = io.BytesIO()
+    with MPackWriter(out, bases=[base], level=1) as writer:
+        writer.add_blob(ids.blob_id(bytes(999)), bytes(999), base=BaseBlob(0, "a", bytes((1 << 24) + 1)))
+    verify(MPackReader(out))
+
+
+def test_a_large_blob_with_small_edits_takes_little_more_than_them() -> None:
+    held = Held()
+    old = random.Random(1).randbytes(10 << 20)
+    new = b"an edit".join(old[start : start + (1 << 20)] for start in range(0, 10 << 20, 1 << 20))
+    base = held.hold({"a": old})
+    out = io.BytesIO()
+    with MPackWriter(out, bases=[base]) as writer:
+        writer.add_blob(ids.blob_id(new), new, base=BaseBlob(0, "a", old))
+    assert len(out.getvalue()) < 4096
+    verify(MPackReader(out, bases=held))
+
+
 def test_what_the_writer_writes_keeps_to_the_sum_of_prefixes() -> None:
     held = Held()
     contents = {f"f{n}": text(n, 16_000) for n in range(4)}
@@ -394,6 +440,7 @@ ROWS: dict[str, tuple[list[Any], str]] = {
     "path -1": ([[-1], [2], [1], [0], [0], [], [], [], b""], "number -1 of 1"),
     "a path by name and by number": ([["a", 0], [2], [1], [0], [1], [0], [0], [], b""], "listed twice"),
     "object -2 of 1": ([["b"], [2], [0], [], [1], [0], [-2], [], b""], "refers to object -2"),
+    "a row that goes on and starts anew": ([[], [6, 3], [0, 0], [], [0, 0], [], [], [], b""], "unfinished"),
     "a row that leaves one unfinished": ([[], [6, 2], [0, 0], [], [0, 0], [], [], [], b""], "unfinished"),
     "a removed path that is not there": ([["b"], [2], [1], [0], [0], [], [], [], b""], "not there"),
 }
