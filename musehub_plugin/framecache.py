@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+import weakref
 from typing import IO
 
 # A frame that takes more than this part of the whole would push all others out.
@@ -46,11 +47,14 @@ class FrameCache:
         with self._lock:
             if self._owner != os.getpid():
                 # A fork has the parent's file, and its own idea of what is where.
+                if self._file is not None:
+                    self._file.close()
                 self._file, self._owner, self._next = None, os.getpid(), 0
                 self._places.clear()
             try:
                 if self._file is None:
-                    self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as the process runs
+                    self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as the cache lives
+                    weakref.finalize(self, self._file.close)
                 start = self._next if self._next + len(raw) <= self._max_bytes else 0
                 self._forget(start, start + len(raw))
                 os.pwrite(self._file.fileno(), raw, start)
