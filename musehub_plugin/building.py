@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import IO
 
 from musehub_plugin.blobs import BlobReader, NotIndexed
@@ -12,9 +13,11 @@ from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import from_digest
 from musehub_plugin.manifestlog import difference
-from musehub_plugin.mpack import BaseBlob, MPackWriter
+from musehub_plugin.mpack import BaseBlob, MPackError, MPackReader, MPackWriter
 from musehub_plugin.mpack.thin import MAX_BASES
-from musehub_plugin.plan import Plan, PlannedChange, read_changes
+from musehub_plugin.plan import CopiedPack, Plan, PlannedChange, read_changes
+from musehub_plugin.signals import report_damage
+from musehub_plugin.storage.uploads import open_mpack
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import manifests
 from musehub_plugin.store.fetch_plans import ReadyPack
@@ -26,6 +29,19 @@ logger = logging.getLogger(__name__)
 _FEW_BLOBS = 500
 # Bytes of blobs that a thin pack leans on, which are held in memory.
 _LEANED_ON_BYTES = 8 * 1024 * 1024
+
+
+def _copy(writer: MPackWriter, hub: Hub, pack: CopiedPack, opened: ExitStack) -> None:
+    file = open_mpack(hub.storage, pack.mpack_id)
+    if file is None:
+        report_damage("mpack-missing", pack.mpack_id, "it is not in storage, and clones begin with it")
+        raise StorageUnavailable(f"mpack {pack.mpack_id} is not in storage")
+    opened.enter_context(file)
+    try:
+        writer.copy_pack(MPackReader(file), snapshot_ids=pack.snapshot_ids, commit_ids=pack.commit_ids)
+    except (MPackError, ValueError) as error:
+        report_damage("mpack-damaged", pack.mpack_id, str(error))
+        raise StorageUnavailable(f"mpack {pack.mpack_id} is damaged") from error
 
 
 class _Leaning:
@@ -116,31 +132,36 @@ def write_mpack(
     """
     out = HashingFile(file)
     frames = hub.frames if len(plan.object_ids) <= _FEW_BLOBS else None
-    with BlobReader(db, hub.storage, repo_id, retry_after=hub.settings.retry_after, frames=frames) as blobs:
+    with (
+        ExitStack() as opened,
+        BlobReader(db, hub.storage, repo_id, retry_after=hub.settings.retry_after, frames=frames) as blobs,
+    ):
         leaning = _Leaning(db, repo_id, plan, blobs) if thin else None
         if leaning is not None and not leaning.bases:
             leaning = None
         writer = MPackWriter(out, threads=threads, bases=() if leaning is None else leaning.bases)
+        if plan.begins_with is not None:
+            _copy(writer, hub, plan.begins_with, opened)
         for object_id, content in blobs.read(plan.object_ids):
             writer.add_blob(object_id, content, base=None if leaning is None else leaning.like(object_id))
             alive()
-    changes: Iterable[PlannedChange] = plan.changes or read_changes(db, repo_id, plan.snapshot_ids)
-    for position, (snapshot_id, change, derivable) in enumerate(changes):
-        if leaning is not None and position == 0:
-            # The first of a plan is given whole.
-            change = difference(leaning.bases[0][1], change.changed)
-        writer.add_snapshot_delta(
-            snapshot_id,
-            change.removed,
-            change.changed,
-            derivable=derivable,
-            start=0 if leaning is not None and position == 0 else None,
-        )
-        alive()
-    for record in commit_store.records(db, repo_id, plan.commit_ids):
-        writer.add_commit(record)
-        alive()
-    summary = writer.finish()
+        changes: Iterable[PlannedChange] = plan.changes or read_changes(db, repo_id, plan.snapshot_ids)
+        for position, (snapshot_id, change, derivable) in enumerate(changes):
+            if leaning is not None and position == 0:
+                # The first of a plan is given whole.
+                change = difference(leaning.bases[0][1], change.changed)
+            writer.add_snapshot_delta(
+                snapshot_id,
+                change.removed,
+                change.changed,
+                derivable=derivable,
+                start=0 if leaning is not None and position == 0 else None,
+            )
+            alive()
+        for record in commit_store.records(db, repo_id, plan.commit_ids):
+            writer.add_commit(record)
+            alive()
+        summary = writer.finish()
     return ReadyPack(
         mpack_id=from_digest(out.digest.digest()),
         size_bytes=summary.size_bytes,

@@ -94,6 +94,9 @@ class Settings:
     """Packs that are made at once for fetches, on all machines together."""
     build_wait: int = 10
     """How long a fetch waits for a pack that another is making, or for its turn, before it answers 503."""
+    build_by_job: int = 20_000
+    """Commits and blobs of a fetch from which on a job makes its pack while the client waits, where there is a queue;
+    0: never."""
     repack_packs: int = 32
     """Packs of a repo that the job after a push lets gather before it makes few big ones of them; 0: no such job."""
     repack_bytes: int = 1024**2
@@ -311,6 +314,7 @@ _CHECKS: dict[str, Any] = {
     "fetch_inline": _not_negative,
     "max_builds": _positive,
     "build_wait": _seconds(0, 3600),
+    "build_by_job": _not_negative,
     "repack_packs": _not_negative,
     "repack_bytes": _positive,
     "frame_cache": _not_negative,

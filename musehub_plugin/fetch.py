@@ -10,11 +10,11 @@ import hashlib
 import secrets
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from musehub_plugin.blobs import NotIndexed
 from musehub_plugin.building import write_mpack
@@ -22,7 +22,7 @@ from musehub_plugin.errors import HistoryDamaged, Unavailable
 from musehub_plugin.history import History
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import from_digest, to_digest
-from musehub_plugin.plan import Plan, plan_delta, refuse_missing_wants
+from musehub_plugin.plan import CopiedPack, Plan, plan_delta, planned_order, refuse_missing_wants
 from musehub_plugin.signals import reached
 from musehub_plugin.storage.temporary import temporary_room
 from musehub_plugin.storage.uploads import mpack_url, put_mpack_file
@@ -41,6 +41,8 @@ _SPOOL_BYTES = 8 * 1024 * 1024
 _THIN_SNAPSHOTS = 1_000
 # A use is noted when the last note is so many seconds old, so that most answers write nothing.
 _USE_NOTED_EVERY = 60
+# Seconds between two notes that a build goes on; its lease is longer.
+_LEASE_KEPT_EVERY = 5.0
 # Commits and blobs of a plan that is not worth telling others about.
 _FEW_ENTITIES = 100
 # Who waits for another's build looks again after so many seconds, twice as long each time.
@@ -74,6 +76,37 @@ class FetchAnswer:
     mpacks: Sequence[PackAnswer] | None = None
 
 
+class BuildByJob(Unavailable):
+    """The mpack of a fetch takes a while: a job is to make it, and the client to come back.
+
+    Attributes:
+        build: what `make_for_job` needs.
+    """
+
+    code = "building"
+
+    def __init__(self, build: Build, retry_after: int) -> None:
+        super().__init__("The mpack of this fetch is being made. Ask again in a moment.", retry_after=retry_after)
+        self.build = build
+
+
+class Build(NamedTuple):
+    """A pack that a job is to make.
+
+    Attributes:
+        key: of the plan.
+        want: what was asked for.
+        have: likewise, as far as the repo held it.
+        capabilities: likewise.
+    """
+
+    key: str
+    repo_id: str
+    want: Sequence[str]
+    have: Sequence[str]
+    capabilities: Sequence[str]
+
+
 NOTHING_NEW = FetchAnswer(None, None, 0, 0, 0, 0, 0, None)
 
 
@@ -105,11 +138,27 @@ def fetch(
     if set(want) <= set(have):
         refuse_missing_wants(commit_store.held_commits(db, repo_id, want), want)
         return NOTHING_NEW
-    asked = _Asked(hub, db, repo_id, want, have, capabilities)
+    by_job = bool(hub.settings.redis_url) and hub.settings.build_by_job > 0
+    asked = _Asked(hub, db, repo_id, want, have, capabilities, by_job=by_job)
     ready = asked.ready()
     if ready is None:
         ready = asked.made()
     return asked.answer(ready)
+
+
+def make_for_job(hub: Hub, db: Database, build: Build, alive: Callable[[], None]) -> None:
+    """Make the mpack that a fetch was told to come back for.
+
+    Args:
+        hub: the app's plugin.
+        db: the unit of work; only read.
+        build: what was asked for.
+        alive: called every so often while it works.
+
+    Raises:
+        HubError: as `fetch` does.
+    """
+    _Asked(hub, db, build.repo_id, build.want, build.have, build.capabilities, alive=alive).made()
 
 
 class _Asked:
@@ -123,12 +172,18 @@ class _Asked:
         want: Sequence[str],
         have: Sequence[str],
         capabilities: Collection[str],
+        *,
+        by_job: bool = False,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._hub = hub
         self._db = db
         self._repo_id = repo_id
         self._want = want
         self._have = have
+        self._capabilities = sorted(capabilities)
+        self._by_job = by_job
+        self._alive = alive
         self._mpacks = MPACKS in capabilities
         self._inline = INLINE in capabilities and hub.settings.fetch_inline > 0
         self._thin = THIN in capabilities and bool(have)
@@ -141,23 +196,26 @@ class _Asked:
     def made(self) -> Sequence[ReadyPack]:
         """Return an answer that is made now; empty where there is nothing new."""
         chain = self._clone_packs()
-        want, have = self._want, self._have
-        if chain:
-            have = [chain[-1].head_commit_id]
-        plan = plan_delta(self._db, self._repo_id, want, have, self._hub.graphs)
+        have = [chain[-1].head_commit_id] if chain else self._have
+        plan = plan_delta(self._db, self._repo_id, self._want, have, self._hub.graphs)
         packs = [each.pack for each in chain]
         if plan is not None:
+            if chain and not self._mpacks:
+                # One pack is all that the client takes: it begins as the clone pack does, byte for byte.
+                packs = []
+                order = planned_order(self._hub.graphs, self._db, self._repo_id, chain[0].head_commit_id)
+                plan = replace(plan, begins_with=CopiedPack(chain[0].pack.mpack_id, *order))
             reached("fetch.planned")
             try:
                 packs.append(self._pack_of(plan))
             except (HistoryDamaged, NotIndexed):
-                refuse_missing_wants(commit_store.held_commits(self._db, self._repo_id, want), want)
+                refuse_missing_wants(commit_store.held_commits(self._db, self._repo_id, self._want), self._want)
                 raise
         self._keep(packs)
         return packs
 
     def _clone_packs(self) -> Sequence[fetch_plans.ClonePack]:
-        """Return the ready packs that a clone begins with: those of which all is wanted."""
+        """Return the ready packs that a clone begins with: those of which all is wanted; one where one is taken."""
         if self._have:
             return ()
         chain = fetch_plans.clone_packs(self._db, self._repo_id)
@@ -169,13 +227,13 @@ class _Asked:
             return ()
         refuse_missing_wants(packed, self._want)
         tips = [packed[commit_id] for commit_id in self._want]
+        if not self._mpacks:
+            chain = chain[:1]
         while chain and not (
             chain[-1].head_commit_id in packed and history.graph.is_ancestor(packed[chain[-1].head_commit_id], tips)
         ):
             chain.pop()
-        if self._mpacks or (len(chain) == 1 and set(self._want) == {chain[0].head_commit_id}):
-            return chain
-        return ()
+        return chain
 
     def _pack_of(self, plan: Plan) -> ReadyPack:
         """Return the mpack of a plan: made before, by another at this moment, or here."""
@@ -185,15 +243,39 @@ class _Asked:
         if is_small or not self._db.may_write_apart:
             return self._built(plan, thin, None)
         key = _content_key(self._repo_id, plan, thin=thin)
-        with _single_flight(self._hub, self._db, self._repo_id, key) as ready:
+        if self._by_job and len(plan.commit_ids) + len(plan.object_ids) > self._hub.settings.build_by_job:
+            ready = _found(self._hub, self._db, key)
             if ready is not None:
                 return ready[0]
+            raise BuildByJob(
+                Build(key, self._repo_id, self._want, self._have, self._capabilities), self._hub.settings.retry_after
+            )
+        holder = secrets.token_hex(16)
+        with _single_flight(self._hub, self._db, self._repo_id, key, holder) as ready:
+            if ready is not None:
+                return ready[0]
+            self._alive = self._keeping(key, holder, self._alive)
             return self._built(plan, thin, key)
+
+    def _keeping(self, key: str, holder: str, alive: Callable[[], None]) -> Callable[[], None]:
+        """Return what keeps a lease on a build, and does what `alive` does."""
+        noted = time.monotonic()
+
+        def keep() -> None:
+            nonlocal noted
+            alive()
+            if time.monotonic() - noted > _LEASE_KEPT_EVERY:
+                noted = time.monotonic()
+                with self._db.apart() as apart:
+                    fetch_plans.keep_build(apart, key, holder, self._hub.settings.job_lease)
+                    apart.commit()
+
+        return keep
 
     def _built(self, plan: Plan, thin: bool, key: str | None) -> ReadyPack:
         hub = self._hub
         with temporary_room(), tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file:
-            pack = write_mpack(file, hub, self._db, self._repo_id, plan, thin=thin)
+            pack = write_mpack(file, hub, self._db, self._repo_id, plan, thin=thin, alive=self._alive)
             reached("fetch.packed")
             file.seek(0)
             if self._inline and pack.size_bytes <= hub.settings.fetch_inline:
@@ -290,7 +372,8 @@ def plan_key(repo_id: str, want: Sequence[str], have: Sequence[str], *, mpacks: 
 
 def _content_key(repo_id: str, plan: Plan, *, thin: bool) -> str:
     """Return the key of a plan: equal for whoever lacks the same."""
-    digest = hashlib.sha256(f"plan {repo_id}\0{thin:d}\0".encode())
+    copied = "" if plan.begins_with is None else plan.begins_with.mpack_id
+    digest = hashlib.sha256(f"plan {repo_id}\0{copied}\0{thin:d}\0".encode())
     for each in (plan.commit_ids, plan.object_ids, plan.border_ids if thin else ()):
         digest.update(len(each).to_bytes(8, "big"))
         digest.update(b"".join(map(to_digest, each)))
@@ -317,7 +400,9 @@ def _found(hub: Hub, db: Database, key: str) -> Sequence[ReadyPack] | None:
 
 
 @contextmanager
-def _single_flight(hub: Hub, db: Database, repo_id: str, key: str) -> Iterator[Sequence[ReadyPack] | None]:
+def _single_flight(
+    hub: Hub, db: Database, repo_id: str, key: str, holder: str
+) -> Iterator[Sequence[ReadyPack] | None]:
     """Give the packs of a plan where somebody has made them, after waiting for whoever is at it; None: make them.
 
     Whoever is at it holds a lease in the database, so it does not matter which process or machine that is; where it
@@ -326,7 +411,6 @@ def _single_flight(hub: Hub, db: Database, repo_id: str, key: str) -> Iterator[S
     Raises:
         Unavailable: it took too long, or too many are being made.
     """
-    holder = secrets.token_hex(16)
     deadline = time.monotonic() + hub.settings.build_wait
     pause = _FIRST_LOOK
     ready = _found(hub, db, key)

@@ -182,7 +182,7 @@ class IncomingPack:
                 default=0,
             )
 
-    def store(self, db: Database, repo_id: str, storage_uri: str) -> list[NewCommit] | None:
+    def store(self, db: Database, repo_id: str) -> list[NewCommit] | None:
         """Write every row, but for the packed graph.
 
         Returns:
@@ -195,7 +195,6 @@ class IncomingPack:
                 contents.NewBlob(object_id, self._paths.get(object_id, ""), size)
                 for object_id, size in self._blob_sizes.items()
             ),
-            storage_uri,
         )
         # Generations are numbered parents first.
         records = {commit_id: self.commits[commit_id] for commit_id in self._generations}

@@ -40,6 +40,19 @@ class PlannedChange(NamedTuple):
     derivable: bool
 
 
+class CopiedPack(NamedTuple):
+    """An mpack that another one takes over as it is.
+
+    Attributes:
+        commit_ids: its commits, in its order.
+        snapshot_ids: likewise.
+    """
+
+    mpack_id: str
+    commit_ids: Sequence[str]
+    snapshot_ids: Sequence[str]
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a fetch sends: ids, parents before children, blobs in the order of the solid frames.
@@ -48,6 +61,7 @@ class Plan:
         border_ids: snapshots of the have side from which the lacking commits start, in the order in which those come;
             empty where that was not looked for.
         changes: what the snapshots change, for a small plan; None: to be read.
+        begins_with: a clone pack that the mpack of this plan is to begin with, whose entities are not in the plan.
     """
 
     commit_ids: Sequence[str]
@@ -55,6 +69,7 @@ class Plan:
     object_ids: Sequence[str]
     border_ids: Sequence[str] = ()
     changes: Sequence[PlannedChange] | None = None
+    begins_with: CopiedPack | None = None
 
 
 def plan_delta(
@@ -114,6 +129,16 @@ def plan_delta(
         border_ids=list(dict.fromkeys(border)),
         changes=kept,
     )
+
+
+def planned_order(cache: GraphCache, db: Database, repo_id: str, head: str) -> tuple[list[str], list[str]]:
+    """Return the commits that a head reaches and their snapshots in the order in which a plan of them has them."""
+    packed_graph = cache.load(db, repo_id)
+    tip = packed_graph.find(head)
+    if tip is None:
+        raise HistoryDamaged(f"repo {repo_id}: commit {head} is not in the packed history")
+    ordered = packed_graph.history_order(packed_graph.walk([tip], ()).lacking, [tip])
+    return list(map(packed_graph.commit_id, ordered)), list(dict.fromkeys(map(packed_graph.snapshot_id, ordered)))
 
 
 def read_changes(db: Database, repo_id: str, snapshot_ids: Sequence[str]) -> Iterator[PlannedChange]:

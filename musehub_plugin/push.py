@@ -203,7 +203,7 @@ def store_pack(
         file.seek(0)
         storage_uri = put_mpack_file(hub.storage, mpack_id, file)
         reached("unpack.stored")
-        new = pack.store(db, repo_id, storage_uri)
+        new = pack.store(db, repo_id)
         mpacks.add_mpack(
             db,
             repo_id=repo_id,

@@ -90,7 +90,7 @@ def run_repack_job(hub: Hub, db: Database, repo_id: str) -> int:
     try:
         _make_deltas(hub, db, repo_id)
         if _is_due(hub, db, repo_id):
-            made = repack(hub, db, repo_id, alive=_heartbeat(hub, db, job_id)).made
+            made = repack(hub, db, repo_id, alive=heartbeat(hub, db, job_id)).made
     except (StorageUnavailable, NotIndexed) as error:
         db.rollback()
         logger.warning("job %s: %s; next attempt in %d s", job_id, error, _OUTAGE_WAIT)
@@ -107,7 +107,8 @@ def run_repack_job(hub: Hub, db: Database, repo_id: str) -> int:
     return made
 
 
-def _heartbeat(hub: Hub, db: Database, job_id: str) -> Callable[[], None]:
+def heartbeat(hub: Hub, db: Database, job_id: str) -> Callable[[], None]:
+    """Return what whoever works at a job calls every so often, so that no other worker takes it."""
     noted = time.monotonic()
 
     def alive() -> None:

@@ -13,6 +13,8 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 from sqlalchemy.exc import SQLAlchemyError
 
+from musehub_plugin.build_job import order_build
+from musehub_plugin.fetch import Build
 from musehub_plugin.hub import Hub
 from musehub_plugin.index import index_mpack
 from musehub_plugin.signals import swept
@@ -22,6 +24,7 @@ from musehub_plugin.store.session import Database
 logger = logging.getLogger(__name__)
 
 INDEX_TASK = "musehub_plugin.jobs.tasks.index"
+BUILD_TASK = "musehub_plugin.jobs.tasks.build"
 REPACK_TASK = "musehub_plugin.jobs.tasks.repack"
 # A push must not wait for a Redis that is away; redis-py's own defaults retried for 3.8 s.
 _ENQUEUE_TIMEOUT = 0.5
@@ -61,6 +64,14 @@ def request_repack(hub: Hub, repo_id: str) -> None:
         _enqueue(hub, REPACK_TASK, repo_id, jobs.repack_job_id(repo_id), jobs.REPACK)
 
 
+def request_build(hub: Hub, db: Database, build: Build) -> None:
+    """See to it that a job makes a pack, in a unit of work of its own: a read must not commit the host's."""
+    with db.apart() as apart:
+        is_new = apart.transaction(lambda: order_build(apart, build))
+    if is_new:
+        _enqueue(hub, BUILD_TASK, build.key, jobs.build_job_id(build.key), jobs.BUILD)
+
+
 def _enqueue(hub: Hub, task: str, subject: str, job_id: str, kind: str) -> None:
     try:
         queue(hub).enqueue_call(
@@ -79,6 +90,8 @@ def _enqueue(hub: Hub, task: str, subject: str, job_id: str, kind: str) -> None:
 def _request(hub: Hub, db: Database, job: jobs.JobRow) -> None:
     if job.kind == jobs.REPACK:
         request_repack(hub, job.subject)
+    elif job.kind == jobs.BUILD:
+        _enqueue(hub, BUILD_TASK, job.subject, job.job_id, job.kind)
     else:
         request_index(hub, db, job.subject)
 

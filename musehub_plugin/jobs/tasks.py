@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from musehub_plugin.build_job import run_build_job
 from musehub_plugin.hub import current_hub
 from musehub_plugin.index import index_mpack
 from musehub_plugin.repack import run_repack_job
@@ -17,3 +18,9 @@ def repack(repo_id: str) -> int:
     """Run `mpack.repack` in the app context that the worker provides; return how many packs were made."""
     hub = current_hub()
     return run_repack_job(hub, hub.database(), repo_id)
+
+
+def build(plan_key: str) -> bool:
+    """Run `mpack.build` in the app context that the worker provides; say whether the pack is there now."""
+    hub = current_hub()
+    return run_build_job(hub, hub.database(), plan_key)

@@ -117,35 +117,42 @@ def log(db: Database, repo_id: str, head: str, limit: int) -> list[dict[str, Any
     return found
 
 
-def pack_own_fields(record: Mapping[str, Any]) -> bytes:
-    """Return what a record says beyond what its id covers for every repo alike.
+def pack_own_fields(record: Mapping[str, Any], row: Mapping[str, Any] | None) -> bytes | None:
+    """Return what a record says beyond what its id covers for every repo alike, and beyond a commit's row.
 
     That is the order of its parents, its branch, author and date, and every further field. (`author` or `committed_at`
     is in the hash, but which of them is not, so both are kept.)
+
+    Args:
+        record: what this repo's push said.
+        row: the commit's row, where it is known; None: it may say anything.
     """
-    return bytes(
-        msgpack.packb(
-            [
-                b"".join(to_digest(parent) for parent in record["parent_ids"]),
-                record["branch"],
-                record["author"],
-                record["committed_at"],
-                {key: value for key, value in record.items() if key not in CORE_FIELDS},
-            ]
-        )
-    )
+    own: dict[str, Any] = {key: value for key, value in record.items() if key not in CORE_FIELDS}
+    fields: dict[str, Any] = {"further": own} if own else {}
+    if row is None or row["parent_ids"] != record["parent_ids"]:
+        fields["parents"] = b"".join(to_digest(parent) for parent in record["parent_ids"])
+    for name in ("branch", "author"):
+        if row is None or row[name] != record[name]:
+            fields[name] = record[name]
+    if row is None or row["timestamp"].isoformat() != record["committed_at"]:
+        fields["date"] = record["committed_at"]
+    return bytes(msgpack.packb(fields)) if fields else None
 
 
 def unpack_own_fields(packed: bytes) -> dict[str, Any]:
-    """Return the fields that `pack_own_fields` kept."""
-    parents, branch, author, committed_at, further = msgpack.unpackb(packed, strict_map_key=False)
-    return {
-        "parent_ids": [from_digest(parents[at : at + DIGEST_SIZE]) for at in range(0, len(parents), DIGEST_SIZE)],
-        "branch": branch,
-        "author": author,
-        "committed_at": committed_at,
-        **further,
-    }
+    """Return the fields that `pack_own_fields` kept, by their names in a record."""
+    kept = msgpack.unpackb(packed, strict_map_key=False)
+    if isinstance(kept, list):
+        # As the first release wrote it: everything.
+        parents, branch, author, committed_at, further = kept
+        kept = {"parents": parents, "branch": branch, "author": author, "date": committed_at, "further": further}
+    record: dict[str, Any] = {name: kept[name] for name in ("branch", "author") if name in kept}
+    if "date" in kept:
+        record["committed_at"] = kept["date"]
+    if "parents" in kept:
+        joined = kept["parents"]
+        record["parent_ids"] = [from_digest(joined[at : at + DIGEST_SIZE]) for at in range(0, len(joined), DIGEST_SIZE)]
+    return {**record, **kept.get("further", {})}
 
 
 def generations(db: Database, commit_ids: Iterable[str]) -> dict[str, int]:
@@ -172,21 +179,21 @@ class NewCommit(NamedTuple):
 def add_commits(db: Database, repo_id: str, new: Iterable[NewCommit]) -> None:
     """Insert commits, their place in the graph, and this repo's hold on them."""
     commits = list(new)
-    db.insert_new(
-        MusehubCommit,
-        [
-            {
-                "commit_id": commit.record["commit_id"],
-                "branch": commit.record["branch"],
-                "parent_ids": commit.record["parent_ids"],
-                "message": commit.record["message"],
-                "author": commit.record["author"],
-                "timestamp": commit.timestamp,
-                "snapshot_id": commit.record["snapshot_id"],
-            }
-            for commit in commits
-        ],
-    )
+    rows = [
+        {
+            "commit_id": commit.record["commit_id"],
+            "branch": commit.record["branch"],
+            "parent_ids": commit.record["parent_ids"],
+            "message": commit.record["message"],
+            "author": commit.record["author"],
+            "timestamp": commit.timestamp,
+            "snapshot_id": commit.record["snapshot_id"],
+        }
+        for commit in commits
+    ]
+    ours = db.insert_new(MusehubCommit, rows)
+    # What another repo's push made of a row may differ from what this one says.
+    row_of = {row["commit_id"]: row for row in rows if row["commit_id"] in ours}
     db.insert_new(
         MusehubCommitGraph,
         [
@@ -205,7 +212,7 @@ def add_commits(db: Database, repo_id: str, new: Iterable[NewCommit]) -> None:
             {
                 "repo_id": repo_id,
                 "commit_id": commit.record["commit_id"],
-                "own_fields": pack_own_fields(commit.record),
+                "own_fields": pack_own_fields(commit.record, row_of.get(commit.record["commit_id"])),
             }
             for commit in commits
         ],

@@ -88,8 +88,8 @@ class NewBlob(NamedTuple):
     size_bytes: int
 
 
-def add_blobs(db: Database, repo_id: str, new: Iterable[NewBlob], storage_uri: str) -> None:
-    """Insert blobs whose bytes this repo uploaded, and its hold on them."""
+def add_blobs(db: Database, repo_id: str, new: Iterable[NewBlob]) -> None:
+    """Insert blobs whose bytes this repo uploaded, and its hold on them. Where they are, the mpack index says."""
     blobs = list(new)
     db.insert_new(
         MusehubObject,
@@ -98,7 +98,7 @@ def add_blobs(db: Database, repo_id: str, new: Iterable[NewBlob], storage_uri: s
                 "object_id": blob.object_id,
                 "path": blob.path,
                 "size_bytes": blob.size_bytes,
-                "storage_uri": storage_uri,
+                "storage_uri": "",
             }
             for blob in blobs
         ],

@@ -115,9 +115,7 @@ def forget_unused_plans(db: Database, unused_for: int) -> int:
     )
 
 
-def lease_build(
-    db: Database, plan_key: str, repo_id: str, holder: str, seconds: int, *, request: bytes | None = None
-) -> bool:
+def lease_build(db: Database, plan_key: str, repo_id: str, holder: str, seconds: int) -> bool:
     """Take it upon oneself to make the mpack of a plan; say whether nobody else is at it. Commit at once."""
     taken = db.insert_one(
         MusehubBuild,
@@ -126,7 +124,6 @@ def lease_build(
             "repo_id": repo_id,
             "holder": holder,
             "lease_until": db.now(seconds),
-            "request": request,
         },
     )
     if taken:
@@ -140,6 +137,35 @@ def lease_build(
         )
         == 1
     )
+
+
+def keep_build(db: Database, plan_key: str, holder: str, seconds: int) -> None:
+    """Extend the lease on a build, if it is still ours."""
+    db.change(
+        update(MusehubBuild)
+        .where(MusehubBuild.plan_key == plan_key, MusehubBuild.holder == holder)
+        .values(lease_until=db.now(seconds))
+        .execution_options(**_QUIET)
+    )
+
+
+def note_request(db: Database, plan_key: str, repo_id: str, request: bytes) -> None:
+    """Note what a job is to make; nobody is at it yet."""
+    db.upsert(
+        MusehubBuild,
+        {"plan_key": plan_key, "repo_id": repo_id, "holder": "", "lease_until": db.now(), "request": request},
+        update=("request",),
+    )
+
+
+def noted_request(db: Database, plan_key: str) -> tuple[str, bytes] | None:
+    """Return the repo and what was asked for of a plan that a job is to make."""
+    row = db.execute(
+        select(MusehubBuild.repo_id, MusehubBuild.request).where(
+            MusehubBuild.plan_key == plan_key, MusehubBuild.request.is_not(None)
+        )
+    ).first()
+    return None if row is None else (row.repo_id, bytes(row.request))
 
 
 def end_build(db: Database, plan_key: str, holder: str) -> None:

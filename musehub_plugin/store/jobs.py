@@ -18,6 +18,7 @@ from musehub_plugin.store.session import Database, batches
 
 INDEX = "mpack.index"
 REPACK = "mpack.repack"
+BUILD = "mpack.build"
 
 PENDING = "pending"
 RUNNING = "running"
@@ -54,6 +55,11 @@ def index_job_id(mpack_id: str) -> str:
 def repack_job_id(repo_id: str) -> str:
     """Return the id of the job that repacks a repo: a host's own ids may hold what RQ does not allow."""
     return f"mpack-repack-{hashlib.sha256(repo_id.encode()).hexdigest()}"
+
+
+def build_job_id(plan_key: str) -> str:
+    """Return the id of the job that makes the mpack of a plan."""
+    return f"mpack-build-{to_hex(plan_key)}"
 
 
 def add_job(

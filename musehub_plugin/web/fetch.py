@@ -11,9 +11,9 @@ from flask import Response, request
 
 from musehub_plugin.blobs import NotIndexed
 from musehub_plugin.errors import Unavailable
-from musehub_plugin.fetch import FetchAnswer, fetch
+from musehub_plugin.fetch import BuildByJob, FetchAnswer, fetch
 from musehub_plugin.hub import current_app_object, current_hub
-from musehub_plugin.jobs.queue import rearm
+from musehub_plugin.jobs.queue import rearm, request_build
 from musehub_plugin.signals import fetched
 from musehub_plugin.web.door import Call, enter
 from musehub_plugin.web.fields import fetch_schema
@@ -63,6 +63,9 @@ def rearming(call: Call) -> Iterator[None]:
     """
     try:
         yield
+    except BuildByJob as error:
+        request_build(call.hub, call.db, error.build)
+        raise
     except NotIndexed:
         if rearm(call.hub, call.db, call.repo_id):
             raise Unavailable(
