@@ -498,6 +498,37 @@ def test_a_change_from_a_base_that_was_not_given_is_refused() -> None:
         writer.add_snapshot_delta(ids.fake_id("s"), [], {}, derivable=True, start=0)
 
 
+def test_bases_that_a_reader_would_refuse_are_not_leaned_on() -> None:
+    limits = Limits(max_manifest_entries=60)
+    more = {f"other/{n}": text(n, 9) for n in range(30)}
+    data, held = write([BASE, more], [CHANGED, {**more, "other/3": edited(text(3, 9), 3)}], limits)
+    reader = MPackReader(io.BytesIO(data), bases=held, limits=limits)
+    verify(reader)
+    assert Codec.PREFIXED in {frame.codec for frame in reader.frames}
+    assert ids.to_digest(ids.snapshot_id(manifest_of(more))) not in data
+
+
+def test_no_more_bases_are_leaned_on_than_a_pack_can_name() -> None:
+    bases = [{f"base {n}": text(n, 9)} for n in range(70)]
+    data, held = write(bases, [{f"base {n}": edited(text(n, 9), 3) for n in range(70)}])
+    verify(MPackReader(io.BytesIO(data), bases=held))
+    assert ids.to_digest(ids.snapshot_id(manifest_of(bases[63]))) in data
+    assert ids.to_digest(ids.snapshot_id(manifest_of(bases[64]))) not in data
+
+
+def test_a_change_from_a_base_that_is_not_leaned_on_is_written_whole() -> None:
+    held = Held()
+    bases = [held.hold(BASE), held.hold({f"other/{n}": b"%d" % n for n in range(30)})]
+    limits = Limits(max_manifest_entries=60)
+    expected = {path: oid for path, oid in bases[1][1].items() if path != "other/3"} | {"new": ids.fake_id("o")}
+    out = io.BytesIO()
+    with MPackWriter(out, bases=bases, limits=limits) as writer:
+        writer.add_snapshot_delta(
+            ids.snapshot_id(expected), ["other/3"], {"new": ids.fake_id("o")}, derivable=True, start=1
+        )
+    assert [manifest for _, manifest in MPackReader(out, bases=held).snapshots()] == [expected]
+
+
 def test_a_base_that_is_given_twice_is_refused() -> None:
     base = Held().hold(BASE)
     with pytest.raises(ValueError, match="there twice"):
