@@ -27,8 +27,9 @@ from benchmarks.racing.histories import existing, synthetic
 from benchmarks.racing.hubserver import hub_server
 from benchmarks.racing.machine import machine
 from benchmarks.racing.page import write_pages
-from benchmarks.racing.races import Effort, race
+from benchmarks.racing.races import race
 from benchmarks.racing.report import table
+from benchmarks.racing.results import Effort
 
 _DOCS = Path(__file__).resolve().parents[1] / "docs"
 _DEFAULT_SIZES = "1000,10000"

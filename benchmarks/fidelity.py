@@ -1,9 +1,12 @@
 """Brings a git history to a hub and back, and compares every commit, manifest and file with what git itself says.
 
     python benchmarks/fidelity.py GIT_REPO [--hub URL]
-    python benchmarks/fidelity.py --synthetic 20000
+    python benchmarks/fidelity.py --synthetic 2000
+    python benchmarks/fidelity.py --synthetic 20000 --packed
 
-The history is imported, pushed, and cloned; the clone is compared, both as loose files and as a bare clone. The hub is
+The history is imported, pushed, and cloned; the clone is compared, both as loose files and as a bare clone. With
+--packed no loose files are written: of the second history above they are 12 GB, as each snapshot's file holds its
+whole manifest. The hub is
 one that this program starts (SQLite and files), unless --hub names an empty repo of another one; MUSEHUB_TOKEN says who
 pushes there. With --synthetic the history is a generated one (`synthetic_git.py`). What the import's policy changes
 (symlinks, modes, submodules, escaped names: see `musehub_plugin.client.gitimport`) is counted; anything else is a
@@ -204,6 +207,7 @@ def main() -> int:
     parser.add_argument("--hub", metavar="URL", help="push to this repo, which must be empty")
     parser.add_argument("--synthetic", metavar="COMMITS", type=int, help="generate a history of so many commits")
     parser.add_argument("--seed", type=int, default=0, help="of the generated history")
+    parser.add_argument("--packed", action="store_true", help="import into a pack, and clone bare alone")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -213,7 +217,7 @@ def main() -> int:
             write_repository(repository, arguments.synthetic, seed=arguments.seed)
         token = os.environ.get("MUSEHUB_TOKEN") if arguments.hub else "ada"
         hub = HubTransport(arguments.hub or stack.enter_context(own_hub(folder / "hub")), token=token)
-        origin = Workdir.create(folder / "imported")
+        origin = Workdir.create(folder / "imported", bare=arguments.packed)
         start = time.perf_counter()
         done = import_git(repository, origin)
         seconds = time.perf_counter() - start
@@ -221,12 +225,12 @@ def main() -> int:
         with timed("pushed"):
             pushed = push(origin, hub, branches=list(origin.branches()))
         print(f"mpack: {pushed.sent_bytes:,} bytes for {pushed.blob_count} blobs")
-        with timed("cloned"):
-            loose = clone(hub, folder / "loose").workdir
-        with timed("cloned bare"):
-            bare = clone(hub, folder / "bare", bare=True).workdir
+        clones = {}
+        for kind in ("bare",) if arguments.packed else ("loose", "bare"):
+            with timed(f"cloned {kind}"):
+                clones[kind] = clone(hub, folder / kind, bare=kind == "bare").workdir
         git = Git(repository)
-        found = [*compared(git, loose, "loose"), *compared(git, bare, "bare")]
+        found = [line for kind, workdir in clones.items() for line in compared(git, workdir, kind)]
         git.close()
         print(
             f"policy: {done.symlinks} symlinks, {done.executables} executables, {done.submodules} submodules, "

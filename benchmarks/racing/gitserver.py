@@ -147,6 +147,17 @@ def fetch_request(name: str, want: str, have: str | None = None) -> bytes:
     return _upload_pack(name, _command("fetch", *lines, "done\n"))
 
 
+def git_pack_size(body: bytes) -> int:
+    """Return the bytes of the pack in an answer to `fetch_request`, without what is around them."""
+    at = size = 0
+    while at < len(body):
+        # 0000 to 0002 are marks and have no more than these four digits.
+        length = max(4, int(body[at : at + 4], 16))
+        size += length - 5 if body[at + 4 : at + 5] == b"\x01" else 0
+        at += length
+    return size
+
+
 def _upload_pack(name: str, body: bytes) -> bytes:
     headers = ["Git-Protocol: version=2", "Content-Type: application/x-git-upload-pack-request"]
     return request("POST", f"/{name}.git/git-upload-pack", body, headers)

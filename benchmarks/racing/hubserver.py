@@ -207,6 +207,11 @@ class HubServer:
         return request("GET", f"/{REPO}/refs", headers=headers)
 
 
+def hub_pack_size(body: bytes) -> int:
+    """Return the bytes of the packs that an answer to `fetch_request` has or names."""
+    return int(msgpack.unpackb(body)["size_bytes"])
+
+
 @contextmanager
 def hub_server() -> Iterator[HubServer]:
     """Start a hub with nothing on it, and stop everything at the end."""

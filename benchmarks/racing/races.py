@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import shutil
-import statistics
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.racing import processes
 from benchmarks.racing.directpush import push_small
-from benchmarks.racing.gitserver import PLAIN, TUNED, GitServer, fetch_request, ls_refs_request
+from benchmarks.racing.gitserver import PLAIN, TUNED, GitServer, fetch_request, git_pack_size, ls_refs_request
 from benchmarks.racing.histories import History, Step, steps_of, steps_of_one
 from benchmarks.racing.host import CEILING
-from benchmarks.racing.hubserver import REPO, HubServer
-from benchmarks.racing.load import Loaded, load, request
+from benchmarks.racing.hubserver import REPO, HubServer, hub_pack_size
+from benchmarks.racing.load import Loaded, exchange, load, request
 from benchmarks.racing.processes import musehub_command
+from benchmarks.racing.results import Effort, Results
 from musehub_plugin.mpack import Kind, MPackReader
 
 CLIENTS: Final = 8
@@ -28,46 +27,10 @@ GIT_PLAIN, GIT_TUNED, HUB = "git plain", "git tuned", "hub"
 BY_URL, INLINE, THIN = "hub, URL", "hub, inline", "hub, inline + thin"
 # A load of requests that are sent once ends after so many seconds, however far it is.
 _PATIENCE: Final = 10.0
+_PACKS_LOOKED_AT: Final = 12
 _PUSHED: Final = "bench/pushed"
 _VARIANTS: Final = {BY_URL: (), INLINE: ("inline",), THIN: ("inline", "thin")}
 _GITS: Final = {GIT_PLAIN: PLAIN, GIT_TUNED: TUNED}
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much of each is done.
-
-    Attributes:
-        rounds: how often git and the hub take turns.
-        requests: how many requests of a kind a round has at most.
-        seconds: how long a load goes on that can be repeated.
-    """
-
-    rounds: int = 5
-    requests: int = 300
-    seconds: float = 1.5
-
-
-@dataclass
-class Results:
-    """All samples of one history.
-
-    Attributes:
-        samples: `{what: {who: [values]}}`; what a value is, is in the name: seconds, requests a second, bytes.
-        facts: single figures, by name.
-    """
-
-    samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def add(self, what: str, who: str, *values: float) -> None:
-        """Keep values."""
-        self.samples.setdefault(what, {}).setdefault(who, []).extend(values)
-
-    def median(self, what: str, who: str) -> float | None:
-        """Return the median of what was kept; None where there is nothing."""
-        values = self.samples.get(what, {}).get(who)
-        return statistics.median(values) if values else None
 
 
 class Race:
@@ -176,6 +139,7 @@ class Race:
             for who, name in _GITS.items():
                 requests = [fetch_request(name, step.want, step.have) for step in share]
                 self._timed("fetch of 1 commit", who, self.git.port, requests)
+                self._packs("fetch of 1 commit", who, self.git.port, requests)
             for who in variants:
                 share = next(shares)[: self.effort.requests]
                 made = self._timed("fetch of 1 commit, first time", who, self.hub.port, self._requests(share, who))
@@ -187,6 +151,7 @@ class Race:
                     again = load(self.hub.port, self._requests(share, who), clients=CLIENTS, follow=True)
                     self.results.add("fetch of 1 commit, ready-made and downloaded, 1/s", who, again.rate)
                 self.results.add("fetch of 1 commit, B", who, again.bytes_each)
+                self._packs("fetch of 1 commit", who, self.hub.port, self._requests(share, who))
 
     def large_fetches(self) -> None:
         """Fetches of a hundred commits, each made for the first time."""
@@ -199,9 +164,11 @@ class Race:
             for who, name in _GITS.items():
                 requests = [fetch_request(name, step.want, step.have) for step in share]
                 self._alone(what, who, load(self.git.port, requests, clients=1) if requests else None)
+                self._packs(what, who, self.git.port, requests)
             for number, who in enumerate(variants):
                 mine = self._requests(share[number :: len(variants)], who)
                 self._alone(what, who, load(self.hub.port, mine, clients=1) if mine else None, size=who != BY_URL)
+                self._packs(what, who, self.hub.port, mine)
                 if who == BY_URL and mine:
                     downloaded = load(self.hub.port, mine, clients=1, follow=True)
                     self.results.add(f"{what}, B", who, downloaded.bytes_each)
@@ -282,6 +249,12 @@ class Race:
         self.results.add(f"{what}, s", who, *loaded.latencies)
         if size:
             self.results.add(f"{what}, B", who, loaded.bytes_each)
+
+    def _packs(self, what: str, who: str, port: int, requests: Sequence[bytes]) -> None:
+        """Note the size of some answers' packs themselves."""
+        size = git_pack_size if port == self.git.port else hub_pack_size
+        bodies = [exchange(port, message).body for message in requests[:_PACKS_LOOKED_AT]]
+        self.results.add(f"{what}, pack, B", who, *map(size, bodies))
 
     def _rate(self, what: str, who: str, port: int, requests: Sequence[bytes]) -> Loaded:
         """Send requests with eight clients: each once, or one of them over and over."""
