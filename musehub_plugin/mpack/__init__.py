@@ -11,9 +11,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from musehub_plugin.mpack.entities import BlobEntry, SnapshotDelta
 from musehub_plugin.mpack.layout import Codec, Frame, Kind
 from musehub_plugin.mpack.limits import Limits, MPackError
-from musehub_plugin.mpack.reader import Blob, BlobEntry, MPackReader, SnapshotDelta, Source
+from musehub_plugin.mpack.packfile import Source
+from musehub_plugin.mpack.reader import Blob, MPackReader
 from musehub_plugin.mpack.thin import BaseProvider
 from musehub_plugin.mpack.verify import (
     FalseIdError,

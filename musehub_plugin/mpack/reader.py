@@ -2,66 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from musehub_plugin import ids
 from musehub_plugin.mpack.bounded import Columns
+from musehub_plugin.mpack.entities import BlobEntry, SnapshotDelta
 from musehub_plugin.mpack.history import CommitDecoder, IdRule
-from musehub_plugin.mpack.layout import (
-    MAGIC,
-    TRAILER_SIZE,
-    Codec,
-    Frame,
-    Kind,
-    Toc,
-    decode_frame,
-    decode_frame_pieces,
-    parse_toc,
-    parse_trailer,
-)
+from musehub_plugin.mpack.layout import Frame, Kind
 from musehub_plugin.mpack.limits import Limits, MPackError
 from musehub_plugin.mpack.manifests import ManifestHasher, SnapshotDecoder, continues
-from musehub_plugin.mpack.thin import FEATURE, BaseProvider, BaseReader, unpack_entries
-
-# The end of the file is read in one piece: it holds the trailer and, but for the largest packs, the whole table.
-_TAIL_BYTES = 1 << 16
-
-
-class Source(Protocol):
-    """What a pack is read from: a seekable binary file."""
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Go to a place, counted from the start (0) or the end (2), and return it from the start."""
-        ...
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return up to `size` bytes; none at the end only."""
-        ...
-
-
-class BlobEntry(NamedTuple):
-    """Where a blob is.
-
-    Attributes:
-        object_id: its id, as the pack claims it.
-        ordinal: its number among the pack's blobs.
-        frame: ordinal, in the file, of the frame in which it begins.
-        offset: where in that frame's raw bytes.
-        size: bytes; a blob that is longer than its frame goes on in the next.
-    """
-
-    object_id: str
-    ordinal: int
-    frame: int
-    offset: int
-    size: int
+from musehub_plugin.mpack.packfile import PackFile, Source
+from musehub_plugin.mpack.thin import BaseProvider
 
 
 class Blob:
@@ -86,29 +42,6 @@ class Blob:
     def read(self) -> bytes:
         """Return all of the bytes."""
         return self._reader.read_blob(self.entry.frame, self.entry.offset, self.entry.size)
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotDelta:
-    """A snapshot as what it changes.
-
-    Attributes:
-        ordinal: its number among the pack's snapshots.
-        snapshot_id: its id.
-        full: `changed` is the whole manifest; otherwise this is against the snapshot before, by ordinal.
-        removed: paths that are gone; apply them first.
-        changed: `{path: object_id}` of what is new or different.
-        entry_count: paths in the whole manifest.
-        id_is_stored: the pack states the id, which may be false; otherwise it was computed from the manifest.
-    """
-
-    ordinal: int
-    snapshot_id: str
-    full: bool
-    removed: list[str]
-    changed: dict[str, str]
-    entry_count: int
-    id_is_stored: bool
 
 
 class MPackReader:
@@ -143,8 +76,11 @@ class MPackReader:
     def __init__(
         self, source: Source, *, limits: Limits | None = None, cached_frames: int = 2, bases: BaseProvider | None = None
     ) -> None:
-        self._source = source
         self.limits = limits or Limits()
+        self._file = PackFile(source, self.limits, bases)
+        self.size_bytes = self._file.size_bytes
+        self.needs = self._file.needs
+        self.frames = self._file.frames
         self._cached_frames = cached_frames
         self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._blob_digests: bytes | None = None
@@ -152,77 +88,13 @@ class MPackReader:
         self._outside: bytes | None = None
         self._snapshot_digests: bytes | None = None
 
-        self.size_bytes = source.seek(0, os.SEEK_END)
-        if self.size_bytes > self.limits.max_file_size:
-            raise MPackError(f"file: {self.size_bytes} bytes are over the limit of {self.limits.max_file_size}")
-        if self.size_bytes < len(MAGIC) + TRAILER_SIZE:
-            raise MPackError(f"file: {self.size_bytes} bytes are too few for an mpack")
-        if self._read(0, len(MAGIC), "magic") != MAGIC:
-            raise MPackError("magic: the file is no mpack, or one of a version that this reader does not know")
-        toc = self._read_toc()
-        self.needs = toc.needs
-        self.frames = toc.frames
-        self._thin: BaseReader | None = None
-        if FEATURE in toc.needs:
-            if bases is None:
-                raise MPackError(
-                    "the pack needs 'thin', which this reader cannot do: it was not given what the pack starts from"
-                )
-            self._thin = BaseReader(toc.bases, bases, self.limits, self.size_bytes)
-        self.commit_count = self._count(Kind.COMMITS)
-        self.snapshot_count = self._count(Kind.SNAPSHOTS)
-        self.blob_count = self._count(Kind.BLOBS)
+        self.commit_count = self._file.count(Kind.COMMITS)
+        self.snapshot_count = self._file.count(Kind.SNAPSHOTS)
+        self.blob_count = self._file.count(Kind.BLOBS)
         self.raw_size = sum(frame.raw for frame in self.frames if frame.kind == Kind.BLOBS)
-        blob_frames = self._of_kind(Kind.BLOBS)
+        blob_frames = self._file.of_kind(Kind.BLOBS)
         # Where each frame begins in the stream of all blobs; they are the first frames of the file.
         self._starts = [0, *accumulate(frame.raw for _, frame in blob_frames)]
-
-    def _read(self, position: int, size: int, where: str) -> bytes:
-        self._source.seek(position)
-        data = self._source.read(size)
-        if len(data) < size:
-            parts = [data]
-            while data and sum(map(len, parts)) < size:
-                data = self._source.read(size - sum(map(len, parts)))
-                parts.append(data)
-            data = b"".join(parts)
-        if len(data) != size:
-            raise MPackError(f"{where}: the file is cut off")
-        return data
-
-    def _read_toc(self) -> Toc:
-        tail_size = min(_TAIL_BYTES, self.size_bytes - len(MAGIC))
-        tail = self._read(self.size_bytes - tail_size, tail_size, "trailer")
-        stored_size, raw_size = parse_trailer(tail[-TRAILER_SIZE:], self.size_bytes, self.limits)
-        start = self.size_bytes - TRAILER_SIZE - stored_size
-        if stored_size + TRAILER_SIZE <= tail_size:
-            stored = tail[tail_size - TRAILER_SIZE - stored_size : tail_size - TRAILER_SIZE]
-        else:
-            stored = self._read(start, stored_size, "table of contents")
-        return parse_toc(stored, raw_size, start, self.limits)
-
-    def _of_kind(self, kind: Kind) -> list[tuple[int, Frame]]:
-        return [(ordinal, frame) for ordinal, frame in enumerate(self.frames) if frame.kind == kind]
-
-    def _count(self, kind: Kind) -> int:
-        return sum(frame.count for frame in self.frames if frame.kind == kind)
-
-    def _stored(self, ordinal: int) -> tuple[bytes, bytes | None, str]:
-        """Return what a frame decompresses from, against which prefix, and its name for errors."""
-        frame = self.frames[ordinal]
-        where = f"frame {ordinal} ({Kind(frame.kind).name.lower()})"
-        stored = self._read(frame.position, frame.stored, where)
-        if frame.codec != Codec.PREFIXED or self._thin is None:
-            return stored, None, where
-        entries, end = unpack_entries(stored, where)
-        return stored[end:], self._thin.prefix(ordinal, entries, where), where
-
-    def _decode(self, ordinal: int) -> tuple[bytes, str]:
-        frame = self.frames[ordinal]
-        stored, prefix, where = self._stored(ordinal)
-        window_log = self.limits.max_window_log
-        raw = decode_frame(frame.codec, stored, frame.raw, where=where, window_log=window_log, prefix=prefix)
-        return raw, where
 
     def raw_frame(self, ordinal: int) -> bytes:
         """Return a frame of blobs, decompressed; the last ones that were read are kept.
@@ -241,7 +113,7 @@ class MPackReader:
             return raw
         while len(self._cache) >= max(1, self._cached_frames):
             self._cache.popitem(last=False)
-        raw, _ = self._decode(ordinal)
+        raw, _ = self._file.decode(ordinal)
         self._cache[ordinal] = raw
         return raw
 
@@ -251,8 +123,8 @@ class MPackReader:
         digests = bytearray()
         sizes = array("Q")
         seen: set[bytes] = set()
-        for ordinal, frame in self._of_kind(Kind.DIRECTORY):
-            raw, where = self._decode(ordinal)
+        for ordinal, frame in self._file.of_kind(Kind.DIRECTORY):
+            raw, where = self._file.decode(ordinal)
             columns = Columns(raw, where, 2)
             part = columns.digests("blob id", count=frame.count)
             sizes.extend(columns.integers("size", count=frame.count, low=0, high=self.limits.max_blob_size))
@@ -273,7 +145,7 @@ class MPackReader:
         """Yield ordinal, frame, offset and size of each blob; checks that the blobs fill their frames exactly."""
         ordinal = 0
         over = 0  # bytes of the last blob that belong in the frames to come
-        for number, frame in self._of_kind(Kind.BLOBS):
+        for number, frame in self._file.of_kind(Kind.BLOBS):
             offset = min(over, frame.raw)
             over -= offset
             for _ in range(frame.count):
@@ -294,8 +166,8 @@ class MPackReader:
     def _load_outside(self) -> bytes:
         if self._outside is None:
             parts = []
-            for ordinal, frame in self._of_kind(Kind.OUTSIDE):
-                raw, where = self._decode(ordinal)
+            for ordinal, frame in self._file.of_kind(Kind.OUTSIDE):
+                raw, where = self._file.decode(ordinal)
                 if len(raw) != 32 * frame.count:
                     raise MPackError(f"{where}: {len(raw)} bytes are not {frame.count} ids")
                 parts.append(raw)
@@ -311,8 +183,7 @@ class MPackReader:
         Raises:
             MPackError: the file is cut off.
         """
-        frame = self.frames[ordinal]
-        return self._read(frame.position, frame.stored, f"frame {ordinal}")
+        return self._file.stored(ordinal)
 
     def blob_digests(self) -> bytes:
         """Return the ids of the blobs in order, each as the 32 bytes that it stands for."""
@@ -336,10 +207,7 @@ class MPackReader:
         Args:
             frame: ordinal of the frame in the file.
         """
-        row = self.frames[frame]
-        stored, prefix, where = self._stored(frame)
-        window_log = self.limits.max_window_log
-        return decode_frame_pieces(row.codec, stored, row.raw, where=where, window_log=window_log, prefix=prefix)
+        return self._file.pieces(frame)
 
     def blobs(self) -> Iterator[Blob]:
         """Yield the blobs in order; the bytes of each are read when asked for, any number of times."""
@@ -419,7 +287,7 @@ class MPackReader:
         objects = self._load_directory() + self._load_outside()
         known = self._snapshot_digests
         hasher = ManifestHasher()
-        bases = self._thin.bases if self._thin else None
+        bases = self._file.bases()
         held = bases.object_ids if bases else []
         decoder = SnapshotDecoder(len(objects) // 32, self.limits, bases)
         frames, ordinal = self._snapshot_frames(start)
@@ -427,7 +295,7 @@ class MPackReader:
         digests = bytearray()
         seen: set[bytes] = set()
         for number, frame in frames:
-            raw, where = self._decode(number)
+            raw, where = self._file.decode(number)
             for change in decoder.decode(raw, frame.count, where):
                 changed = {
                     path: ids.from_digest(objects[32 * ref : 32 * ref + 32]) if ref >= 0 else held[-1 - ref]
@@ -458,11 +326,11 @@ class MPackReader:
 
     def _snapshot_frames(self, start: int) -> tuple[list[tuple[int, Frame]], int]:
         """Return the frames from which the snapshots from an ordinal on can be read, and the first one's ordinal."""
-        frames = self._of_kind(Kind.SNAPSHOTS)
+        frames = self._file.of_kind(Kind.SNAPSHOTS)
         ends = list(accumulate(frame.count for _, frame in frames))
         at = min(bisect_right(ends, start), len(frames) - 1) if start else 0
         # Where a snapshot goes on from the frame before, that is needed too.
-        while at > 0 and continues(*self._decode(frames[at][0])):
+        while at > 0 and continues(*self._file.decode(frames[at][0])):
             at -= 1
         return frames[max(at, 0) :], ends[at - 1] if at > 0 else 0
 
@@ -506,6 +374,6 @@ class MPackReader:
             return ids.from_digest(digests[32 * ordinal : 32 * ordinal + 32])
 
         decoder = CommitDecoder(snapshot_id, len(digests) // 32, self.limits)
-        for number, frame in self._of_kind(Kind.COMMITS):
-            raw, where = self._decode(number)
+        for number, frame in self._file.of_kind(Kind.COMMITS):
+            raw, where = self._file.decode(number)
             yield from decoder.decode(raw, frame.count, where)
