@@ -16,7 +16,7 @@ from musehub_plugin.client.history import History
 from musehub_plugin.client.progress import Progress
 from musehub_plugin.client.record import wire_from_record
 from musehub_plugin.client.workdir import Workdir
-from musehub_plugin.mpack import MPackReader, MPackWriter, PackSummary, solid_order
+from musehub_plugin.mpack import MPackError, MPackReader, MPackWriter, PackSummary, solid_order
 
 _CHUNK: Final = 1 << 20
 
@@ -53,6 +53,10 @@ def built_mpack(
         WorkdirError: something that `heads` reach is missing.
     """
     commits = history.missing(heads, held)
+    ready = _ready(workdir, commits)
+    if ready is not None:
+        yield ready
+        return
     path = workdir.temp_path()
     try:
         with path.open("xb") as file:
@@ -63,6 +67,26 @@ def built_mpack(
         yield BuiltMPack(path, out.mpack_id(), summary)
     finally:
         path.unlink(missing_ok=True)
+
+
+def _ready(workdir: Workdir, commits: Sequence[str]) -> BuiltMPack | None:
+    """Return the pack of a working copy that holds these commits, with all that they need, and nothing else."""
+    for pack in workdir.packs:
+        if pack.index.count("commits") != len(commits) or not all(pack.index.has("commits", each) for each in commits):
+            continue
+        snapshots = {_snapshot_id(workdir, each) for each in commits}
+        if pack.index.count("snapshots") != len(snapshots):
+            continue
+        try:
+            reader = pack.reader()
+            if any(reader.outside_objects()) or not all(pack.index.has("snapshots", each) for each in snapshots):
+                continue
+        except MPackError as error:
+            raise pack.damaged(error) from None
+        size = pack.path.stat().st_size
+        counts = (reader.commit_count, reader.snapshot_count, reader.blob_count)
+        return BuiltMPack(pack.path, pack.mpack_id, PackSummary(*counts, reader.raw_size, size))
+    return None
 
 
 @contextmanager

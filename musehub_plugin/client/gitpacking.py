@@ -100,8 +100,9 @@ class PackedImport:
             spool.write(pack(commit))
             children.update(commit.parents[:1])
             for mode, blob, path in commit.changes:
-                if mode not in {DELETED, SUBMODULE}:
-                    place = (path.decode("utf-8", "surrogateescape"), sequence)
+                shown = self._policy.path(path)
+                if shown is not None and mode not in {DELETED, SUBMODULE}:
+                    place = (shown, sequence)
                     before = places.get(blob)
                     if before is None or place < before:
                         places[blob] = place

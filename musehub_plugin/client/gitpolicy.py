@@ -82,7 +82,7 @@ class Policy:
         """Return the path that a change is about, None where it is left out, and whether it is gone then."""
         if change.mode in self._seen:
             self._seen[change.mode].add(change.path)
-        return self._shown_path(change.path), change.mode in {DELETED, SUBMODULE}
+        return self.path(change.path), change.mode in {DELETED, SUBMODULE}
 
     def text(self, text: bytes) -> str:
         """Return a message or a name."""
@@ -103,7 +103,8 @@ class Policy:
         for mode, name in ((SYMLINK, "symlinks"), (EXECUTABLE, "executables"), (SUBMODULE, "submodules")):
             setattr(self._result, name, len(self._seen[mode]))
 
-    def _shown_path(self, path: bytes) -> str | None:
+    def path(self, path: bytes) -> str | None:
+        """Return the path that git's becomes; None where it is left out."""
         if path not in self._shown:
             shown = muse_path(path)
             restorable = unsafe_path(shown) is None

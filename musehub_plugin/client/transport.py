@@ -36,6 +36,8 @@ MAX_ANSWER: Final = 64 << 20
 _ACCEPT: Final = "application/x-msgpack"
 _PASSING: Final = frozenset({429, 502, 503, 504})
 """Statuses that a later try may not meet."""
+_CRASHES: Final = frozenset({"http-500", "storage-500"})
+"""What a 500 is where no hub says what happened: it comes from a server before the hub, or from object storage."""
 
 _BLIND_TRIES: Final = 5
 """Tries of a request that fails without a word on when to come back: about 7 seconds, pauses included."""
@@ -234,7 +236,8 @@ class HubTransport:
                 return attempt()
             except HubRefused as refused:
                 asked = refused.retry_after
-                if refused.status not in _PASSING or (asked is None and failures + 1 >= _BLIND_TRIES):
+                passing = refused.status in _PASSING or refused.code in _CRASHES
+                if not passing or (asked is None and failures + 1 >= _BLIND_TRIES):
                     raise
                 if asked is not None:
                     # The hub's word counts, but a hub that says 0 is not hammered.

@@ -174,3 +174,39 @@ def test_what_keeps_no_packs_cannot_be_unpacked(origin: Workdir) -> None:
 def test_a_bare_clone_is_a_fraction_of_the_other(bare: Workdir, origin: Workdir) -> None:
     files = {workdir: [path for path in workdir.muse.rglob("*") if path.is_file()] for workdir in (bare, origin)}
     assert len(files[bare]) < 12 < len(files[origin])
+
+
+def test_a_pack_that_is_what_a_hub_lacks_is_sent_as_it_is(live_hub: LiveHub, origin: Workdir, tmp_path: Path) -> None:
+    imported = Workdir.create(tmp_path / "imported", bare=True)
+    import_git(tmp_path / "history.git", imported)
+    (pack,) = imported.packs
+    url = live_hub.add_repo("mirror")
+    pushed = push(imported, live_hub.transport(url), branches=["main", "side"])
+    assert (pushed.commit_count, pushed.snapshot_count, pushed.blob_count) == (10, 10, 19)
+    assert pushed.sent_bytes == pack.path.stat().st_size
+    copy = clone(live_hub.transport(url), tmp_path / "copy", bare=True).workdir
+    assert [each.mpack_id for each in copy.packs] == [pack.mpack_id]
+    assert same(copy, origin)
+
+
+def test_a_pack_that_holds_more_than_a_hub_lacks_is_not_sent_as_it_is(
+    live_hub: LiveHub, origin: Workdir, tmp_path: Path
+) -> None:
+    imported = Workdir.create(tmp_path / "imported", bare=True)
+    import_git(tmp_path / "history.git", imported)
+    side = imported.branch_head("side")
+    url = live_hub.add_repo("mirror")
+    pushed = push(imported, live_hub.transport(url), branches=["side"])
+    assert pushed.commit_count == 9
+    copy = clone(live_hub.transport(url), tmp_path / "copy").workdir
+    assert copy.branches() == {"side": side}
+    assert verify(copy).problems == []
+
+
+def test_packing_what_is_one_pack_already_keeps_it(origin: Workdir) -> None:
+    pack(origin)
+    (first,) = origin.packs
+    before = first.mpack_id
+    assert pack(origin).commit_count == 10
+    assert [each.mpack_id for each in origin.packs] == [before]
+    assert verify(origin).problems == []

@@ -108,6 +108,21 @@ def test_a_refusal_is_not_tried_again() -> None:
     assert len(server.asked) == 1
 
 
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_an_error_page_of_a_server_before_the_hub_is_tried_again(status: int) -> None:
+    page = Answer(status, b"<h1>Oops</h1>", {"Content-Type": "text/html"})
+    with scripted_server(page, page, DONE) as server:
+        assert transport(server).get("refs") == {"x": 1}
+    assert len(server.asked) == 3
+
+
+def test_a_500_of_the_hub_itself_is_not_tried_again() -> None:
+    broken = packed({"code": "internal-error", "detail": "see the log"}, 500)
+    with scripted_server(broken, DONE) as server, pytest.raises(HubRefused, match="see the log"):
+        transport(server).get("refs")
+    assert len(server.asked) == 1
+
+
 def test_f08_a_hub_that_is_not_ready_is_asked_again_after_the_time_it_names() -> None:
     clock = Clock()
     with scripted_server(BUSY, BUSY, DONE) as server:
