@@ -56,6 +56,7 @@ def check_pack(
                 progress("blobs", reader.blob_count, reader.blob_count)
             checked = _Checked(files, reader, progress)
             if processes:
+                progress("blobs", 0, reader.blob_count)
                 beside.finish()
                 progress("blobs", reader.blob_count, reader.blob_count)
         except MPackError as error:
