@@ -28,9 +28,10 @@ from musehub_plugin.mpack.verify import (
 
 if TYPE_CHECKING:
     from musehub_plugin.mpack.emitter import Sink
+    from musehub_plugin.mpack.leaning import BaseBlob
     from musehub_plugin.mpack.order import solid_order
     from musehub_plugin.mpack.wire import WIRE_LIMITS, build_wire_mpack, parse_wire_mpack
-    from musehub_plugin.mpack.writer import BaseBlob, MPackWriter, PackSummary
+    from musehub_plugin.mpack.writer import MPackWriter, PackSummary
 
 # No module here has the name of a thing that it gives: importing it would put the module in its place.
 _MODULES = {
@@ -39,7 +40,7 @@ _MODULES = {
     "WIRE_LIMITS": "wire",
     "build_wire_mpack": "wire",
     "parse_wire_mpack": "wire",
-    "BaseBlob": "writer",
+    "BaseBlob": "leaning",
     "MPackWriter": "writer",
     "PackSummary": "writer",
 }

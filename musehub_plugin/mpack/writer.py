@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import msgpack
 
@@ -16,31 +16,17 @@ from musehub_plugin.mpack.digests import DigestTable
 from musehub_plugin.mpack.emitter import FrameEmitter, Sink
 from musehub_plugin.mpack.history import CommitEncoder
 from musehub_plugin.mpack.layout import BLOB_FRAME_BYTES, OPTIONAL_KIND, Kind
+from musehub_plugin.mpack.leaning import BaseBlob, Leaning
 from musehub_plugin.mpack.limits import Limits
 from musehub_plugin.mpack.manifests import ManifestHasher
 from musehub_plugin.mpack.reader import MPackReader
 from musehub_plugin.mpack.snapshots import SnapshotEncoder
-from musehub_plugin.mpack.thin import MAX_BASES, MAX_PREFIX_BLOBS, MAX_PREFIX_BYTES, MIN_PREFIX_BYTES, Bases, Prefix
 
 # On two real histories level 6 takes the time of level 3 and 4 to 9 % fewer bytes.
 BLOB_LEVEL = 6
 _IDS_PER_FRAME = 1 << 16
-# A reader sorts the paths of all bases, at about a microsecond each.
-_BASES_PATHS = 1 << 18
-# On 1,000 commits of a real history 512 KiB took 12 % fewer bytes than 4 MiB, and 1 % fewer than 128 KiB.
-_PREFIX_BYTES = 1 << 19
 # What a commit may lack.
 _NO_FIELDS = {"parent_ids": (), "branch": "", "message": "", "author": "", "committed_at": ""}
-
-
-def _fitting(manifests: Sequence[Mapping[str, str]], most: int) -> int:
-    """Return how many of the first bases a reader can look through: of one more than of several."""
-    paths = 0
-    for number, manifest in enumerate(manifests[:MAX_BASES]):
-        paths += len(manifest)
-        if paths > (min(most, _BASES_PATHS) if number else most):
-            return number
-    return min(len(manifests), MAX_BASES)
 
 
 def _digests(identifiers: Iterable[str]) -> bytes:
@@ -64,20 +50,6 @@ class PackSummary:
     blob_count: int
     raw_size: int
     size_bytes: int
-
-
-class BaseBlob(NamedTuple):
-    """A blob that the receiver holds.
-
-    Attributes:
-        number: which of the writer's bases has it.
-        path: where in its manifest.
-        content: its bytes.
-    """
-
-    number: int
-    path: str
-    content: bytes
 
 
 class _Stage(IntEnum):
@@ -124,23 +96,15 @@ class MPackWriter:
         self._copied: MPackReader | None = None
         self._emitter = FrameEmitter(out, self._limits, threads)
 
-        if len(dict(bases)) != len(bases):
-            raise ValueError("a base is there twice")
-        self._base_manifests = [manifest for _, manifest in bases]
-        leaned_on = bases[: _fitting(self._base_manifests, self._limits.max_manifest_entries)]
-        self._base_digests = [ids.to_digest(snapshot_id) for snapshot_id, _ in leaned_on]
-        self._bases = Bases(manifest for _, manifest in leaned_on)
-
+        self._leaning = Leaning(bases, self._limits)
         self._buffer = bytearray()
         self._buffer_starts = 0
-        self._prefix: dict[str, tuple[int, bytes]] = {}
-        self._prefix_size = 0
         self._objects = DigestTable()
         self._blob_sizes = array("Q")
 
         self._outside_pending = bytearray()
         self._snapshot_digests = DigestTable()
-        self._snapshots = SnapshotEncoder(self._emit_snapshots, self._bases)
+        self._snapshots = SnapshotEncoder(self._emit_snapshots, self._leaning.bases)
         self._manifest: dict[str, str] = {}
         self._hasher: ManifestHasher | None = None
         self._commits = CommitEncoder(self._emit_commits, self._limits)
@@ -249,8 +213,9 @@ class MPackWriter:
         # A blob stays within a frame where it can; a bigger one fills frames of its own.
         if self._buffer_starts and size > BLOB_FRAME_BYTES - len(self._buffer):
             self._flush_blobs()
-        if base is not None:
-            self._add_to_prefix(base)
+        if base is not None and not self._leaning.add(base):
+            self._flush_blobs()
+            self._leaning.add(base)
         known = self._objects.count
         if self._objects.number(digest) != known:
             raise ValueError(f"blob {object_id} was added before")
@@ -265,20 +230,6 @@ class MPackWriter:
         if missing:
             raise ValueError(f"blob {object_id}: its chunks do not give the {size} bytes announced")
 
-    def _add_to_prefix(self, base: BaseBlob) -> None:
-        number, path, content = base
-        if len(self._bases) <= number < len(self._base_manifests):
-            return
-        entry = self._bases.entry(number, path)
-        object_id, size = self._bases.object_ids[entry], len(content)
-        if object_id in self._prefix or size > MAX_PREFIX_BYTES:
-            return
-        # A frame ends where its prefix gets long: what is far away in it is not found any more.
-        if self._prefix and (self._prefix_size + size > _PREFIX_BYTES or len(self._prefix) == MAX_PREFIX_BLOBS):
-            self._flush_blobs()
-        self._prefix[object_id] = entry, content
-        self._prefix_size += size
-
     def _append(self, chunk: bytes) -> None:
         start = 0
         while start < len(chunk):
@@ -290,15 +241,9 @@ class MPackWriter:
 
     def _flush_blobs(self) -> None:
         if self._buffer or self._buffer_starts:
-            prefix = None
-            if self._prefix_size >= MIN_PREFIX_BYTES:
-                entries, contents = zip(*self._prefix.values(), strict=True)
-                prefix = Prefix(entries, contents)
-            self._emitter.emit_blobs(self._buffer, self._buffer_starts, self._level, prefix)
+            self._emitter.emit_blobs(self._buffer, self._buffer_starts, self._level, self._leaning.take_prefix())
             self._buffer = bytearray()
             self._buffer_starts = 0
-            self._prefix = {}
-            self._prefix_size = 0
 
     def _write_directory(self) -> None:
         self._copy_frames(Kind.DIRECTORY)
@@ -323,7 +268,7 @@ class MPackWriter:
         self._emitter.emit(Kind.COMMITS, raw, count)
 
     def _object_ordinal(self, object_id: str) -> int:
-        entry = self._bases.by_object.get(object_id)
+        entry = self._leaning.bases.by_object.get(object_id)
         if entry is not None:
             self._snapshots.based = True
             return -1 - entry
@@ -392,14 +337,14 @@ class MPackWriter:
         self._enter_stage(_Stage.SNAPSHOTS)
         self._hasher = None
         if start is not None:
-            if not 0 <= start < len(self._base_manifests):
+            if not 0 <= start < len(self._leaning.manifests):
                 raise ValueError(f"there is no base {start}")
-            if start >= len(self._bases):
-                whole = self._base_manifests[start]
+            if start >= len(self._leaning.bases):
+                whole = self._leaning.manifests[start]
                 kept = whole.keys() - removed
                 self.add_snapshot(snapshot_id, {**{path: whole[path] for path in kept}, **changed}, derivable=derivable)
                 return
-            self._manifest = dict(self._base_manifests[start])
+            self._manifest = dict(self._leaning.manifests[start])
         before = self._manifest
         gone = sorted(path for path in removed if path not in changed) if removed else []
         for path in gone:
@@ -459,7 +404,7 @@ class MPackWriter:
             self._enter_stage(_Stage.FINISHED)
             self._commits.flush()
             thin = self._emitter.prefixed or self._snapshots.based
-            self._emitter.finish(self._base_digests if thin else ())
+            self._emitter.finish(self._leaning.digests if thin else ())
             self._summary = PackSummary(
                 commit_count=len(self._commits),
                 snapshot_count=self._snapshot_digests.count,
