@@ -479,6 +479,22 @@ def test_a_false_blob_of_a_thin_pack_is_found() -> None:
         verify(MPackReader(io.BytesIO(thin_file(prefixed(b"\x91\x00"), *bases)), bases=held))
 
 
+def test_a_thin_pack_may_begin_as_a_copy() -> None:
+    whole, _ = write([], [BASE])
+    held, out = Held(), io.BytesIO()
+    known = held.hold({"held": text(99, 60)})
+    new = edited(text(99, 60), 4)
+    manifest = {**manifest_of(BASE), "held": ids.blob_id(text(99, 60)), "new": ids.blob_id(new)}
+    with MPackWriter(out, bases=[known]) as writer:
+        writer.copy_pack(MPackReader(io.BytesIO(whole)))
+        writer.add_blob(ids.blob_id(new), new, base=BaseBlob(0, "held", text(99, 60)))
+        writer.add_snapshot(ids.snapshot_id(manifest), manifest)
+    reader = MPackReader(out, bases=held)
+    verify(reader)
+    assert {Codec.ZSTD, Codec.PREFIXED} <= {frame.codec for frame in reader.frames}
+    assert [found for _, found in reader.snapshots()] == [manifest_of(BASE), manifest]
+
+
 def test_a_thin_pack_is_not_copied() -> None:
     data, held = write([BASE], [CHANGED])
     with pytest.raises(ValueError, match="'thin' cannot be copied"):
