@@ -69,6 +69,8 @@ class Race:
             results.facts["load seconds"] = self.hub.load(self.history, self.folder)
         results.facts["load CPU"] = self.hub.cpu() - before
         results.facts["idle memory"] = idle
+        # Its jobs, which are done, ran in processes of their own.
+        results.facts["worker's idle memory"] = max(map(processes.memory_of, processes.pids_of([self.hub.worker])))
         results.facts["stored bytes"] = self.hub.stored_bytes()
         results.facts["tables"] = self.hub.table_bytes()
         results.facts["rows"] = self.hub.row_counts()
