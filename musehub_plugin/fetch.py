@@ -400,9 +400,7 @@ def _found(hub: Hub, db: Database, key: str) -> Sequence[ReadyPack] | None:
 
 
 @contextmanager
-def _single_flight(
-    hub: Hub, db: Database, repo_id: str, key: str, holder: str
-) -> Iterator[Sequence[ReadyPack] | None]:
+def _single_flight(hub: Hub, db: Database, repo_id: str, key: str, holder: str) -> Iterator[Sequence[ReadyPack] | None]:
     """Give the packs of a plan where somebody has made them, after waiting for whoever is at it; None: make them.
 
     Whoever is at it holds a lease in the database, so it does not matter which process or machine that is; where it
@@ -423,12 +421,15 @@ def _single_flight(
         if leased:
             break
         if time.monotonic() > deadline:
+            retry_after = hub.settings.retry_after
+            if full:
+                raise Unavailable(
+                    "Too many mpacks are being made. Ask again in a moment.", code="busy", retry_after=retry_after
+                )
             raise Unavailable(
-                "Too many mpacks are being made. Ask again in a moment."
-                if full
-                else "The mpack of this fetch is being made. Ask again in a moment.",
-                code="busy" if full else "building",
-                retry_after=hub.settings.retry_after,
+                "The mpack of this fetch is being made. Ask again in a moment.",
+                code="building",
+                retry_after=retry_after,
             )
         time.sleep(pause)
         pause = min(2 * pause, _LAST_LOOK)
