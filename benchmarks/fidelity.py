@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +36,7 @@ from musehub_plugin.client.gitpolicy import muse_path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.synthetic_git import write_repository
 
-SUBMODULE = "160000"
+TREE, SUBMODULE = b"40000", b"160000"
 
 
 class Git:
@@ -48,7 +48,11 @@ class Git:
             ["git", "-C", str(path), "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self._hashes: dict[str, str] = {}
-        self._manifests: dict[str, str] = {}
+        self._shown: dict[bytes, str] = {}
+        # What the trees of the last commit hold: the next one shares most of them.
+        self._trees: dict[str, dict[bytes, str]] = {}
+        self._below: dict[str, list[str]] = {}
+        self._snapshot_ids: dict[str, str] = {}
 
     def run(self, *arguments: str) -> bytes:
         """Return what a git command prints."""
@@ -71,22 +75,55 @@ class Git:
             self._hashes[name] = ids.PREFIX + hashlib.sha256(self.object(name)).hexdigest()
         return self._hashes[name]
 
-    def manifest(self, commit: str) -> dict[str, str]:
-        """Return what the policy makes of a commit's tree."""
-        manifest = {}
-        for line in self.run("ls-tree", "-r", "-z", "--full-tree", commit).split(b"\0")[:-1]:
-            description, path = line.split(b"\t", 1)
-            mode, _, name = description.decode().split()
-            if mode != SUBMODULE:
-                manifest[muse_path(path)] = self.blob_id(name)
-        return manifest
+    def snapshot_id(self, commit: str) -> str:
+        """Return the id of what the policy makes of a commit's tree."""
+        if commit not in self._snapshot_ids:
+            tree = self.object(commit).partition(b"\n")[0].split()[1].decode()
+            trees: dict[str, dict[bytes, str]] = {}
+            files = self._files(tree, trees)
+            self._trees = trees
+            manifest = {self._path(path): self.blob_id(name) for path, name in files.items()}
+            # Two clones are compared.
+            self._snapshot_ids[commit] = ids.snapshot_id(manifest)
+        return self._snapshot_ids[commit]
 
-    def has_manifest(self, commit: str, manifest: Mapping[str, str]) -> bool:
-        """Say whether a manifest is what the policy makes of a commit's tree."""
-        if commit not in self._manifests:
-            # Two clones are compared, and `git ls-tree` takes its time.
-            self._manifests[commit] = _digest(self.manifest(commit))
-        return self._manifests[commit] == _digest(manifest)
+    def _files(self, tree: str, trees: dict[str, dict[bytes, str]]) -> dict[bytes, str]:
+        """Return path and name of each blob in a tree and those below it, submodules left out."""
+        files = trees.get(tree, self._trees.get(tree))
+        if files is None:
+            files = {}
+            for mode, path, name in self._entries(tree):
+                if mode == TREE:
+                    files |= {path + b"/" + below: blob for below, blob in self._files(name, trees).items()}
+                elif mode != SUBMODULE:
+                    files[path] = name
+        else:
+            self._keep_below(tree, trees)
+        trees[tree] = files
+        return files
+
+    def _keep_below(self, tree: str, trees: dict[str, dict[bytes, str]]) -> None:
+        for name in self._below.get(tree, ()):
+            if name not in trees:
+                trees[name] = self._trees[name]
+                self._keep_below(name, trees)
+
+    def _entries(self, tree: str) -> Iterator[tuple[bytes, bytes, str]]:
+        rest = self.object(tree)
+        below = []
+        while rest:
+            mode, _, rest = rest.partition(b" ")
+            path, _, rest = rest.partition(b"\0")
+            name, rest = rest[:20].hex(), rest[20:]
+            if mode == TREE:
+                below.append(name)
+            yield mode, path, name
+        self._below[tree] = below
+
+    def _path(self, path: bytes) -> str:
+        if path not in self._shown:
+            self._shown[path] = muse_path(path)
+        return self._shown[path]
 
     def heads(self) -> dict[str, str]:
         """Return the branches."""
@@ -96,10 +133,6 @@ class Git:
     def close(self) -> None:
         """End the process."""
         self._contents.communicate()
-
-
-def _digest(manifest: Mapping[str, str]) -> str:
-    return hashlib.sha256(repr(sorted(manifest.items())).encode()).hexdigest()
 
 
 def text_of(content: bytes) -> str:
@@ -144,7 +177,8 @@ def differences(git: Git, workdir: Workdir) -> Iterator[str]:
         stored = record.get("parent_ids") or [record["parent_commit_id"], record["parent2_commit_id"]]
         if parents != [ids.PREFIX + parent for parent in stored if parent]:
             yield f"{name}: parents"
-        if not git.has_manifest(name, workdir.read_snapshot(ids.PREFIX + record["snapshot_id"])):
+        # That its manifest hashes to it was verified.
+        if ids.PREFIX + record["snapshot_id"] != git.snapshot_id(name):
             yield f"{name}: manifest"
     for branch, name in git.heads().items():
         if workdir.branch_head(branch) != by_git.get(name):
