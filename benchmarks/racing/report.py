@@ -62,6 +62,7 @@ def _real(history: Measured) -> bool:
 
 _FIRST, _READY = "fetch of 1 commit, first time", "fetch of 1 commit, ready-made"
 _CLONE, _FETCH, _HUNDRED, _NOTHING = "clone", "fetch of 1 commit", "fetch of 100 commits", "nothing new"
+_CPU: Final = "server's CPU-s each"
 COMPARISONS: Final = (
     Comparison("clone, until the answer is there", f"{_CLONE}, server side, s", target=0.25, applies=_large),
     Comparison("clone, the first one after the push", f"{_CLONE}, server side, s", whats=f"{_CLONE}, first answer, s"),
@@ -77,6 +78,12 @@ COMPARISONS: Final = (
     Comparison("1 commit, first time, URL, 8 clients", f"{_FETCH}, 1/s", BY_URL, f"{_FIRST}, 1/s", None, 1.0),
     Comparison("1 commit, first time, inline, 8 clients", f"{_FETCH}, 1/s", INLINE, f"{_FIRST}, 1/s", None, 2.0),
     Comparison("1 commit, first time, thin, 8 clients", f"{_FETCH}, 1/s", THIN, f"{_FIRST}, 1/s", None),
+    Comparison("1 commit, first time, URL, CPU of the servers", f"{_FETCH}, {_CPU}", BY_URL, f"{_FIRST}, {_CPU}", None),
+    Comparison(
+        "1 commit, first time, inline, CPU of the servers", f"{_FETCH}, {_CPU}", INLINE, f"{_FIRST}, {_CPU}", None
+    ),
+    Comparison("1 commit, first time, thin, CPU of the servers", f"{_FETCH}, {_CPU}", THIN, f"{_FIRST}, {_CPU}", None),
+    Comparison("1 commit, ready-made, URL, CPU of the servers", f"{_FETCH}, {_CPU}", BY_URL, f"{_READY}, {_CPU}", None),
     Comparison("1 commit, bytes on the wire, by URL", f"{_FETCH}, B", BY_URL, against=None),
     Comparison("1 commit, bytes on the wire, thin", f"{_FETCH}, B", THIN, against=None),
     Comparison("1 commit, the pack itself", f"{_FETCH}, pack, B", BY_URL, against=None),
@@ -97,6 +104,7 @@ COMPARISONS: Final = (
     Comparison("100 commits, the thin pack itself", f"{_HUNDRED}, pack, B", THIN, against=None, target=1.0),
     Comparison("nothing new, fetch", f"{_NOTHING}, s", "hub, fetch", against=None),
     Comparison("nothing new, fetch, 8 clients", f"{_NOTHING}, 1/s", "hub, fetch", against=None, target=3.5),
+    Comparison("nothing new, fetch, CPU of the servers", f"{_NOTHING}, {_CPU}", "hub, fetch", against=None),
     Comparison("nothing new, refs, 8 clients", f"{_NOTHING}, 1/s", "hub, refs", against=None),
     Comparison("nothing new, refs unchanged, 8 clients", f"{_NOTHING}, 1/s", "hub, refs unchanged", against=None),
 )
@@ -260,7 +268,7 @@ def _shown(value: float, what: str) -> str:
         return f"{value:,.0f} /s"
     if what.endswith(" B"):
         return f"{value / _KIB**2:,.1f} MiB" if value >= 10 * _KIB**2 else f"{value:,.0f} B"
-    unit = " CPU" if what.endswith("CPU-s") else ""
+    unit = " CPU" if "CPU-s" in what else ""
     return f"{value:,.2f} s{unit}" if value >= 1 else f"{value * 1000:,.1f} ms{unit}"
 
 
