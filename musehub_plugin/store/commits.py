@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgpack
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
 from musehub_plugin.errors import HistoryDamaged
 from musehub_plugin.ids import from_digest, to_digest
@@ -39,9 +39,18 @@ def graph(db: Database, repo_id: str) -> dict[str, Node]:
     return {commit_id: Node(parent_ids, snapshot_id) for commit_id, parent_ids, snapshot_id in rows}
 
 
+_HELD_COMMITS = select(MusehubCommitRef.commit_id).where(
+    MusehubCommitRef.repo_id == bindparam("repo_id"),
+    MusehubCommitRef.commit_id.in_(bindparam("commit_ids", expanding=True)),
+)
+
+
 def held_commits(db: Database, repo_id: str, commit_ids: Iterable[str]) -> set[str]:
     """Return which of `commit_ids` the repo holds."""
-    return db.found_among(MusehubCommitRef.commit_id, commit_ids, MusehubCommitRef.repo_id == repo_id)
+    found: set[str] = set()
+    for batch in batches(set(commit_ids)):
+        found.update(db.execute(_HELD_COMMITS, {"repo_id": repo_id, "commit_ids": batch}).scalars())
+    return found
 
 
 def count(db: Database, repo_id: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import case, delete, func, select, update
+from sqlalchemy import bindparam, case, delete, func, select, update
 
 from musehub_plugin.store.fetch_packs import use_fetch_pack
 from musehub_plugin.store.models import MusehubBuild, MusehubClonePack, MusehubFetchPack, MusehubFetchPlan
@@ -37,26 +37,30 @@ class ReadyPlan(NamedTuple):
     noted_ago: float
 
 
+# Built once: to put such a statement together takes as long as to run it.
+_FIND_PLAN = (
+    select(
+        MusehubFetchPlan.mpack_id,
+        MusehubFetchPlan.size_bytes,
+        MusehubFetchPlan.commit_count,
+        MusehubFetchPlan.snapshot_count,
+        MusehubFetchPlan.blob_count,
+        MusehubFetchPlan.content,
+        MusehubFetchPlan.pack_count,
+        # A pack that was collected has no row.
+        case((MusehubFetchPlan.content.is_(None), MusehubFetchPack.used_at), else_=MusehubFetchPlan.used_at).label(
+            "used_at"
+        ),
+    )
+    .outerjoin(MusehubFetchPack, MusehubFetchPack.mpack_id == MusehubFetchPlan.mpack_id)
+    .where(MusehubFetchPlan.plan_key == bindparam("plan_key"))
+    .order_by(MusehubFetchPlan.position)
+)
+
+
 def find_plan(db: Database, plan_key: str) -> ReadyPlan | None:
     """Return the ready answer of a key, by one statement; None where there is none, or not all of it."""
-    rows = db.execute(
-        select(
-            MusehubFetchPlan.mpack_id,
-            MusehubFetchPlan.size_bytes,
-            MusehubFetchPlan.commit_count,
-            MusehubFetchPlan.snapshot_count,
-            MusehubFetchPlan.blob_count,
-            MusehubFetchPlan.content,
-            MusehubFetchPlan.pack_count,
-            # A pack that was collected has no row.
-            case((MusehubFetchPlan.content.is_(None), MusehubFetchPack.used_at), else_=MusehubFetchPlan.used_at).label(
-                "used_at"
-            ),
-        )
-        .outerjoin(MusehubFetchPack, MusehubFetchPack.mpack_id == MusehubFetchPlan.mpack_id)
-        .where(MusehubFetchPlan.plan_key == plan_key)
-        .order_by(MusehubFetchPlan.position)
-    ).all()
+    rows = db.execute(_FIND_PLAN, {"plan_key": plan_key}).all()
     if not rows or len(rows) != rows[0].pack_count or any(row.used_at is None for row in rows):
         return None
     age = (datetime.now(UTC) - min(row.used_at for row in rows)).total_seconds()

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 
 from musehub_plugin.ids import from_digest
 from musehub_plugin.store.locks import own_graph
@@ -24,13 +24,16 @@ class SegmentRow(NamedTuple):
     commit_count: int
 
 
+_SEGMENTS = (
+    select(MusehubGraphSegment.first_commit, MusehubGraphSegment.segment_id, MusehubGraphSegment.commit_count)
+    .where(MusehubGraphSegment.repo_id == bindparam("repo_id"))
+    .order_by(MusehubGraphSegment.first_commit)
+)
+
+
 def segments(db: Database, repo_id: str) -> list[SegmentRow]:
     """Return a repo's segments in order; none where its history is not packed."""
-    rows = db.execute(
-        select(MusehubGraphSegment.first_commit, MusehubGraphSegment.segment_id, MusehubGraphSegment.commit_count)
-        .where(MusehubGraphSegment.repo_id == repo_id)
-        .order_by(MusehubGraphSegment.first_commit)
-    )
+    rows = db.execute(_SEGMENTS, {"repo_id": repo_id})
     return [SegmentRow(*tuple(row)) for row in rows]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
 from musehub_plugin.store.models import MusehubBranch, MusehubRepo
 from musehub_plugin.store.session import Database
@@ -22,18 +22,22 @@ class RepoRecord:
     default_branch: str
 
 
+# Built once: to put such a statement together takes as long as to run it.
+_FIND_REPO = select(
+    MusehubRepo.repo_id,
+    MusehubRepo.owner,
+    MusehubRepo.slug,
+    MusehubRepo.visibility,
+    MusehubRepo.owner_user_id,
+    MusehubRepo.default_branch,
+).where(
+    MusehubRepo.owner == bindparam("owner"), MusehubRepo.slug == bindparam("slug"), MusehubRepo.deleted_at.is_(None)
+)
+
+
 def find_repo(db: Database, owner: str, slug: str) -> RepoRecord | None:
     """Return the repo of that name, or None where there is none or it was deleted. One statement."""
-    row = db.execute(
-        select(
-            MusehubRepo.repo_id,
-            MusehubRepo.owner,
-            MusehubRepo.slug,
-            MusehubRepo.visibility,
-            MusehubRepo.owner_user_id,
-            MusehubRepo.default_branch,
-        ).where(MusehubRepo.owner == owner, MusehubRepo.slug == slug, MusehubRepo.deleted_at.is_(None))
-    ).first()
+    row = db.execute(_FIND_REPO, {"owner": owner, "slug": slug}).first()
     return None if row is None else RepoRecord(*tuple(row))
 
 

@@ -67,9 +67,9 @@ class Database:
         return self.session.get_bind(**_ROUTE).dialect.name
 
     def execute(
-        self, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None
+        self, statement: Executable, rows: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None
     ) -> Result[*tuple[Any, ...]]:
-        """Run a statement; `rows` makes it an executemany."""
+        """Run a statement, with the values of its parameters; several rows of them make it an executemany."""
         return self.session.execute(statement, rows, bind_arguments=dict(_ROUTE))
 
     def change(self, statement: Executable) -> int:
