@@ -7,7 +7,7 @@ for one frame is continued in the next, in rows that name no snapshot until the 
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
 from typing import NamedTuple
@@ -24,15 +24,22 @@ UNFINISHED = 4
 COLUMNS = 9
 BASE_SHIFT = 3
 _MAX_REF = 1 << 40
+_ENTRIES_PER_STATE = 128
 _MAX_CODE = (MAX_BASES << BASE_SHIFT) - 1
 
 
 class ManifestHasher:
-    """Computes the ids of a run of snapshots whose manifests differ little, without sorting each anew."""
+    """Computes the ids of a run of snapshots whose manifests differ little, without sorting each anew.
+
+    Entries before the first that changed are not hashed again: the state of the hash is kept after every so many.
+    """
 
     def __init__(self) -> None:
         self._entries: dict[str, bytes] = {}
         self._sorted: list[bytes] = []
+        self._states: list[hashlib._Hash] = []
+        # So many entries, from the first one on, are those that the states have seen.
+        self._unchanged = 0
 
     def change(self, removed: Collection[str], changed: Mapping[str, str], *, full: bool) -> None:
         """Move to the next manifest.
@@ -46,6 +53,7 @@ class ManifestHasher:
         if full:
             entries.clear()
             self._sorted.clear()
+            self._unchanged = 0
         wholesale = len(removed) + len(changed) > 32 + len(entries) // 16
         for path in removed:
             self._take(entries.pop(path), wholesale)
@@ -56,17 +64,33 @@ class ManifestHasher:
             if not wholesale:
                 if old is not None:
                     self._take(old, wholesale)
-                insort(self._sorted, entry)
+                at = bisect_left(self._sorted, entry)
+                self._sorted.insert(at, entry)
+                self._unchanged = min(self._unchanged, at)
         if wholesale:
             self._sorted = sorted(entries.values())
+            self._unchanged = 0
 
     def _take(self, entry: bytes, wholesale: bool) -> None:
         if not wholesale:
-            del self._sorted[bisect_left(self._sorted, entry)]
+            at = bisect_left(self._sorted, entry)
+            del self._sorted[at]
+            self._unchanged = min(self._unchanged, at)
 
     def digest(self) -> bytes:
         """Return the 32 bytes of the snapshot id (the contract's section 1)."""
-        return hashlib.sha256(b"\0".join(self._sorted)).digest()
+        entries, states = self._sorted, self._states
+        # A state has the NUL after its entries, and so is of use only where more of them follow.
+        del states[min(self._unchanged, max(0, len(entries) - 1)) // _ENTRIES_PER_STATE :]
+        digest = states[-1].copy() if states else hashlib.sha256()
+        start = len(states) * _ENTRIES_PER_STATE
+        while len(entries) - start > _ENTRIES_PER_STATE:
+            digest.update(b"\0".join(entries[start : start + _ENTRIES_PER_STATE]) + b"\0")
+            states.append(digest.copy())
+            start += _ENTRIES_PER_STATE
+        digest.update(b"\0".join(entries[start:]))
+        self._unchanged = len(entries)
+        return digest.digest()
 
 
 class Change(NamedTuple):

@@ -121,19 +121,36 @@ def test_a_true_id_that_is_stored_all_the_same_passes() -> None:
             st.dictionaries(st.text(max_size=3), st.one_of(st.none(), st.integers(0, 9)), max_size=60),
         ),
         max_size=6,
-    )
+    ),
+    st.sampled_from([1, 2, 3, 128]),
 )
-def test_hashing_by_changes_agrees_with_hashing_whole(steps: list[tuple[bool, dict[str, int | None]]]) -> None:
+def test_hashing_by_changes_agrees_with_hashing_whole(
+    steps: list[tuple[bool, dict[str, int | None]]], entries_per_state: int
+) -> None:
     hasher = ManifestHasher()
     manifest: dict[str, str] = {}
-    for full, change in steps:
-        if full:
-            manifest = {}
-        removed = [path for path, number in change.items() if number is None and path in manifest]
-        changed = {path: ids.fake_id(str(number)) for path, number in change.items() if number is not None}
-        hasher.change(removed, changed, full=full)
-        manifest = {path: oid for path, oid in manifest.items() if path not in removed} | changed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("musehub_plugin.mpack.manifests._ENTRIES_PER_STATE", entries_per_state)
+        for full, change in steps:
+            if full:
+                manifest = {}
+            removed = [path for path, number in change.items() if number is None and path in manifest]
+            changed = {path: ids.fake_id(str(number)) for path, number in change.items() if number is not None}
+            hasher.change(removed, changed, full=full)
+            manifest = {path: oid for path, oid in manifest.items() if path not in removed} | changed
+            assert ids.from_digest(hasher.digest()) == ids.snapshot_id(manifest)
+
+
+def test_hashing_by_changes_agrees_at_the_border_of_what_is_hashed_before() -> None:
+    manifest = {f"{number:04}": ids.fake_id(str(number)) for number in range(1_000)}
+    hasher = ManifestHasher()
+    hasher.change((), manifest, full=True)
+    while manifest:
         assert ids.from_digest(hasher.digest()) == ids.snapshot_id(manifest)
+        gone = max(manifest)
+        del manifest[gone]
+        hasher.change([gone], {}, full=False)
+    assert ids.from_digest(hasher.digest()) == ids.snapshot_id({})
 
 
 def pack_of(blobs: list[bytes], *, level: int = 1) -> bytes:
