@@ -42,9 +42,15 @@ def _title(path: Path) -> str:
 def _machine(measured: Mapping[str, Any]) -> str:
     about = measured["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    loads = ", ".join(
+        f"{history['facts']['load average']:.1f}"
+        for history in measured["histories"]
+        if "load average" in history["facts"]
+    )
     return (
         f"Measured at revision `{about['commit']}` on {about['cores']} cores ({about['processor']}), "
-        f"{about['memory'] / 2**30:.0f} GiB, {about['system']}; load average before it began: {about['load']:.1f}. "
+        f"{about['memory'] / 2**30:.0f} GiB, {about['system']}; load average before it began: {about['load']:.1f}"
+        f"{f', after each history: {loads}' if loads else ''}. "
         f"{versions}. git behind {measured['front']}. {measured['effort']['rounds']} rounds."
     )
 

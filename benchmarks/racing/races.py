@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import threading
@@ -85,6 +86,7 @@ class Race:
         _say(f"{self.history.name}: packing from scratch")
         with self._memory("packing from scratch"):
             self.packing()
+        results.facts["load average"] = os.getloadavg()[0]
 
     # What nothing can be faster than
 
