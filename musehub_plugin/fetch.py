@@ -27,7 +27,7 @@ from musehub_plugin.signals import reached
 from musehub_plugin.storage.temporary import temporary_room
 from musehub_plugin.storage.uploads import mpack_url, put_mpack_file
 from musehub_plugin.store import commits as commit_store
-from musehub_plugin.store import fetch_packs, fetch_plans, locks, repos
+from musehub_plugin.store import fetch_packs, fetch_plans, locks
 from musehub_plugin.store.fetch_plans import ReadyPack
 from musehub_plugin.store.session import Database
 
@@ -184,6 +184,7 @@ class _Asked:
         self._capabilities = sorted(capabilities)
         self._by_job = by_job
         self._alive = alive
+        self._is_kept = False
         self._mpacks = MPACKS in capabilities
         self._inline = INLINE in capabilities and hub.settings.fetch_inline > 0
         self._thin = THIN in capabilities and bool(have)
@@ -211,7 +212,8 @@ class _Asked:
             except (HistoryDamaged, NotIndexed):
                 refuse_missing_wants(commit_store.held_commits(self._db, self._repo_id, self._want), self._want)
                 raise
-        self._keep(packs)
+        if packs and not self._is_kept:
+            self._keep(packs, plan)
         return packs
 
     def _clone_packs(self) -> Sequence[fetch_plans.ClonePack]:
@@ -255,7 +257,7 @@ class _Asked:
             if ready is not None:
                 return ready[0]
             self._alive = self._keeping(key, holder, self._alive)
-            return self._built(plan, thin, key)
+            return self._built(plan, thin, (key, holder))
 
     def _keeping(self, key: str, holder: str, alive: Callable[[], None]) -> Callable[[], None]:
         """Return what keeps a lease on a build, and does what `alive` does."""
@@ -272,7 +274,8 @@ class _Asked:
 
         return keep
 
-    def _built(self, plan: Plan, thin: bool, key: str | None) -> ReadyPack:
+    def _built(self, plan: Plan, thin: bool, build: tuple[str, str] | None) -> ReadyPack:
+        """Make and store the mpack of a plan; `build` is the plan's key and who holds the lease, where others wait."""
         hub = self._hub
         with temporary_room(), tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file:
             pack = write_mpack(file, hub, self._db, self._repo_id, plan, thin=thin, alive=self._alive)
@@ -285,10 +288,24 @@ class _Asked:
             reached("fetch.kept")
             put_mpack_file(hub.storage, pack.mpack_id, file)
         reached("fetch.stored")
-        if key is not None:
-            with self._db.apart() as apart:
-                apart.transaction(lambda: fetch_plans.add_plan(apart, key, self._repo_id, [pack]))
+        if build is not None:
+            self._tell_others(build, plan, pack)
         return pack
+
+    def _tell_others(self, build: tuple[str, str], plan: Plan, pack: ReadyPack) -> None:
+        """Make a pack known as the answer to its plan, and to this very question where it is all of the answer."""
+        key, holder = build
+        is_whole = not self._mpacks or bool(self._have)
+        with self._db.apart() as apart:
+
+            def work() -> None:
+                fetch_plans.add_plan(apart, key, self._repo_id, [pack])
+                if is_whole and self._is_worth_keeping(plan, [pack]):
+                    fetch_plans.add_plan(apart, self._key, self._repo_id, [pack])
+                fetch_plans.end_build(apart, key, holder)
+
+            apart.transaction(work)
+        self._is_kept = is_whole
 
     def _keep_from_collection(self, pack: ReadyPack) -> None:
         """Record a pack before it is stored, so that it is collected some time after its last URL and not before.
@@ -304,19 +321,9 @@ class _Asked:
 
             apart.transaction(work)
 
-    def _keep(self, packs: Sequence[ReadyPack]) -> None:
-        """Have the same question answered by a look next time, if others are likely to ask it.
-
-        Whoever follows a branch asks for its head. What a have is worth may change where the repo does not hold it.
-        """
-        if not packs or not self._db.may_write_apart:
-            return
-        if all(pack.content is not None for pack in packs):
-            heads = set(repos.branch_heads(self._db, self._repo_id).values())
-            if not heads.issuperset(self._want):
-                return
-        have = set(self._have)
-        if len(commit_store.held_commits(self._db, self._repo_id, have)) < len(have):
+    def _keep(self, packs: Sequence[ReadyPack], plan: Plan | None) -> None:
+        """Have the same question answered by a look next time, where that pays."""
+        if not self._db.may_write_apart or not self._is_worth_keeping(plan, packs):
             return
         with self._db.apart() as apart:
 
@@ -327,6 +334,16 @@ class _Asked:
                 fetch_plans.add_plan(apart, self._key, self._repo_id, packs)
 
             apart.transaction(work)
+
+    def _is_worth_keeping(self, plan: Plan | None, packs: Sequence[ReadyPack]) -> bool:
+        """Say whether others are likely to ask the same, and will have to be answered the same.
+
+        What a have is worth changes where the repo does not hold it yet. What is in object storage is kept in any case.
+        """
+        if plan is None:
+            return True
+        is_answer_lasting = plan.haves_are_known or not self._have
+        return is_answer_lasting and (plan.is_recent or any(pack.content is None for pack in packs))
 
     def answer(self, packs: Sequence[ReadyPack]) -> FetchAnswer:
         """Return what the client gets."""

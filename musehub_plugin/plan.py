@@ -24,6 +24,8 @@ from musehub_plugin.store import manifests
 from musehub_plugin.store.session import Database
 
 _SNAPSHOT_BATCH = 500
+# Commits from the newest on that others are likely to ask for as well.
+_RECENT = 64
 # Plans of up to so many snapshots keep what those change, so that it need not be read twice.
 _KEPT_CHANGES = 1_000
 
@@ -61,6 +63,8 @@ class Plan:
         border_ids: snapshots of the have side from which the lacking commits start, in the order in which those come;
             empty where that was not looked for.
         changes: what the snapshots change, for a small plan; None: to be read.
+        is_recent: whether the wants are among the newest commits, which others are likely to ask for as well.
+        haves_are_known: whether the repo holds all the haves, so that the answer will be the same tomorrow.
         begins_with: a clone pack that the mpack of this plan is to begin with, whose entities are not in the plan.
     """
 
@@ -69,6 +73,8 @@ class Plan:
     object_ids: Sequence[str]
     border_ids: Sequence[str] = ()
     changes: Sequence[PlannedChange] | None = None
+    is_recent: bool = True
+    haves_are_known: bool = False
     begins_with: CopiedPack | None = None
 
 
@@ -128,6 +134,8 @@ def plan_delta(
         object_ids=solid_order((path, position, object_id) for object_id, (position, path) in first_seen.items()),
         border_ids=list(dict.fromkeys(border)),
         changes=kept,
+        is_recent=len(packed_graph) - min(wanted) <= _RECENT,
+        haves_are_known=packed.keys() >= set(have),
     )
 
 

@@ -20,7 +20,7 @@ from musehub_plugin.manifestlog import Difference
 from musehub_plugin.store.models import DIGEST_SIZE, MusehubSnapshot, MusehubSnapshotRef
 from musehub_plugin.store.session import Database, batches
 
-# A manifest is read by one statement that follows its chain: some 12 us a row.
+# A manifest is read by one statement that follows its chain: some 14 us a row.
 MAX_CHAIN = 100
 # Manifests of large trees are some 500 KB each; so many are in memory at once.
 _MANIFEST_BATCH = 50

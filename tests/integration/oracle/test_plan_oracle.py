@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -39,7 +38,7 @@ def plan(databases: Databases, repo_id: str, want: Sequence[str], have: Sequence
 
 def found(db: Database, repo_id: str, want: Sequence[str], have: Sequence[str]) -> Plan:
     planned = plan_delta(db, repo_id, want, have)
-    return Plan([], [], []) if planned is None else replace(planned, border_ids=(), changes=None)
+    return Plan([], [], []) if planned is None else Plan(planned.commit_ids, planned.snapshot_ids, planned.object_ids)
 
 
 def found_packed(db: Database, repo_id: str, want: Sequence[str], have: Sequence[str]) -> Plan:
