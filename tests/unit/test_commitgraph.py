@@ -172,6 +172,17 @@ def test_newest_reached_is_the_one_of_the_highest_generation_then_of_the_lowest_
     assert found == expected
 
 
+def test_of_two_that_are_equally_new_the_one_of_the_lower_id_is_reached() -> None:
+    history = History()
+    roots = [history.commit([], {}, str(number)) for number in range(10)]
+    tip = history.commit(roots, {}, "octopus")
+    packed_graph = packed(new_commits(history), [], [])
+    for first, second in zip(roots, roots[1:], strict=False):
+        found = packed_graph.newest_reached(ordinals(packed_graph, [tip]), set(ordinals(packed_graph, [first, second])))
+        assert found is not None
+        assert packed_graph.commit_id(found) == min(first, second)
+
+
 @given(packed_histories(), st.data())
 def test_the_order_of_history_is_that_of_the_rows(drawn: tuple[History, CommitGraph], data: st.DataObject) -> None:
     history, packed_graph = drawn
