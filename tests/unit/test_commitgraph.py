@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 
@@ -177,7 +178,7 @@ def test_of_two_that_are_equally_new_the_one_of_the_lower_id_is_reached() -> Non
     roots = [history.commit([], {}, str(number)) for number in range(10)]
     tip = history.commit(roots, {}, "octopus")
     packed_graph = packed(new_commits(history), [], [])
-    for first, second in zip(roots, roots[1:], strict=False):
+    for first, second in itertools.pairwise(roots):
         found = packed_graph.newest_reached(ordinals(packed_graph, [tip]), set(ordinals(packed_graph, [first, second])))
         assert found is not None
         assert packed_graph.commit_id(found) == min(first, second)
