@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Generic, TypeVar
 
 from musehub_plugin.mpack import MPackError
@@ -34,13 +34,15 @@ class Beside(Generic[_Share]):
     Args:
         check: checks one share, and raises `MPackError` where it is wrong. It must leave open files where they stand.
         shares: the shares.
+        handles: the files that the check reads; it has no others. So a lock that this process holds ends with it,
+            even where it is killed and a check goes on for a while.
     """
 
-    def __init__(self, check: Callable[[_Share], None], shares: Sequence[_Share]) -> None:
+    def __init__(self, check: Callable[[_Share], None], shares: Sequence[_Share], handles: Collection[int]) -> None:
         self._check = check
         self._waiting: list[tuple[_Share, int, int]] = []
         for share in shares:
-            pid, said = _forked(check, share)
+            pid, said = _forked(check, share, handles)
             self._waiting.append((share, pid, said))
 
     def __enter__(self) -> Beside[_Share]:
@@ -71,7 +73,7 @@ class Beside(Generic[_Share]):
                 self._check(share)
 
 
-def _forked(check: Callable[[_Share], None], share: _Share) -> tuple[int, int]:
+def _forked(check: Callable[[_Share], None], share: _Share, handles: Collection[int]) -> tuple[int, int]:
     """Start a check, and return its process, and the end of a pipe on which it says what was wrong."""
     reading, writing = os.pipe()
     pid = os.fork()
@@ -81,6 +83,11 @@ def _forked(check: Callable[[_Share], None], share: _Share) -> tuple[int, int]:
     # From here on it is another process, which must not come back into the caller's code, whatever happens.
     code = 1
     try:
+        begin = 3
+        for handle in sorted({writing, *handles}):
+            os.closerange(begin, handle)
+            begin = handle + 1
+        os.closerange(begin, os.sysconf("SC_OPEN_MAX"))
         check(share)
         code = 0
     except MPackError as error:

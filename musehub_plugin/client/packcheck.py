@@ -50,7 +50,7 @@ def check_pack(
             processes = processes_beside() if reader.raw_size >= _BESIDE_BYTES else 0
             if processes:
                 check = partial(verify_blobs, reader)
-                beside = stack.enter_context(Beside(check, blob_shares(reader, processes)))
+                beside = stack.enter_context(Beside(check, blob_shares(reader, processes), [file.fileno()]))
             else:
                 verify_blobs(reader)
                 progress("blobs", reader.blob_count, reader.blob_count)

@@ -16,10 +16,17 @@ from musehub_plugin.client.beside import Beside, processes_beside
 from musehub_plugin.mpack import MPackError
 
 here = os.getpid()
+kept, lock = (os.open(os.devnull, os.O_RDONLY) for _ in range(2))
 
 def check(share):
     if share == "false":
         raise MPackError("it is false")
+    if share == "files":
+        os.fstat(kept)
+        try:
+            os.fstat(lock)
+        except OSError:
+            raise MPackError("the lock is not here")
     if share == "killed" and os.getpid() != here:
         os.kill(os.getpid(), 9)
     if share == "broken" and os.getpid() != here:
@@ -28,7 +35,7 @@ def check(share):
         print("again", share)
 
 try:
-    with Beside(check, json.loads(sys.argv[1])) as beside:
+    with Beside(check, json.loads(sys.argv[1]), [kept]) as beside:
         if sys.argv[2] == "finish":
             beside.finish()
     print("done")
@@ -65,3 +72,7 @@ def test_a_process_that_ends_without_an_answer_has_its_share_checked_here(share:
 
 def test_processes_end_with_who_started_them() -> None:
     assert lines_of(["true", "false"], "leave") == ["done", "no processes left"]
+
+
+def test_a_process_beside_has_the_files_that_it_reads_and_no_lock() -> None:
+    assert lines_of(["files"]) == ["the lock is not here", "no processes left"]
