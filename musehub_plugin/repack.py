@@ -231,10 +231,15 @@ class _Repack:
 
     def _replace(self, old: Sequence[ClonePack], position: int, new: Sequence[ClonePack]) -> None:
         locks.share_history(self._db)
+        locks.own_graph(self._db, self._repo_id)
+        now = fetch_plans.clone_packs(self._db, self._repo_id)
+        if now[:position] != list(old[:position]):
+            # Another repack was at it: what is new here does not follow what is there now.
+            return
         for each in new:
             if not commit_store.held_commits(self._db, self._repo_id, [each.head_commit_id]):
                 raise HistoryDamaged(f"repo {self._repo_id}: commit {each.head_commit_id} was collected meanwhile")
-        for each in old[position:]:
+        for each in now[position:]:
             # A URL of it may have been handed out a moment ago.
             fetch_packs.use_fetch_pack(self._db, each.pack.mpack_id, each.pack.size_bytes)
         fetch_plans.replace_clone_packs(self._db, self._repo_id, position, new)
@@ -366,7 +371,7 @@ def rewrite_rows(db: Database, cache: GraphCache, repo_id: str) -> bool:
         records,
         {snapshot_id: position for position, snapshot_id in enumerate(snapshot_ids)},
         {},
-        {},
+        manifests.chains(db, snapshot_ids, only_changes=True),
         lambda snapshot_id: manifests.manifest(db, repo_id, snapshot_id),
     )
     # Of rows that were written by hand, those stay as they are whose ids are not their manifests' hashes.

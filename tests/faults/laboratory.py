@@ -137,6 +137,8 @@ class Laboratory:
             "MUSEHUB_INDEX_INLINE": 0,
             # One job a push, unless a test is about the other kind.
             "MUSEHUB_REPACK_PACKS": 0,
+            # What storage does wrong shall be seen.
+            "MUSEHUB_FRAME_CACHE": 0,
             "MUSEHUB_SWEEP_INTERVAL": 1,
             "MUSEHUB_JOB_LEASE": 1,
             "MUSEHUB_RETRY_AFTER": 1,
