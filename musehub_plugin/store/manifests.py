@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgpack
-from sqlalchemy import and_, event, func, select, update
-from sqlalchemy.orm import QueryContext
+from sqlalchemy import and_, event, exists, func, select, update
+from sqlalchemy.orm import QueryContext, aliased
 from sqlalchemy.orm.attributes import set_committed_value
 
 from musehub_plugin.ids import from_digest, to_digest
@@ -218,16 +218,21 @@ def _rows_with_chains(
     return found
 
 
-def chains(db: Database, snapshot_ids: Iterable[str]) -> dict[str, Chain]:
-    """Return how long the chains of snapshots are."""
+def chains(db: Database, snapshot_ids: Iterable[str], *, only_changes: bool = False) -> dict[str, Chain]:
+    """Return how long the chains of snapshots are.
+
+    Args:
+        db: the unit of work.
+        snapshot_ids: the snapshots.
+        only_changes: leave out those whose rows hold `{path: object_id}`.
+    """
     found: dict[str, Chain] = {}
     for batch in batches(set(snapshot_ids)):
-        rows = db.execute(
-            select(MusehubSnapshot.snapshot_id, MusehubSnapshot.chain_length, MusehubSnapshot.chain_bytes).where(
-                MusehubSnapshot.snapshot_id.in_(batch)
-            )
-        )
-        found.update((snapshot_id, Chain(length, size)) for snapshot_id, length, size in rows)
+        lengths = select(MusehubSnapshot.snapshot_id, MusehubSnapshot.chain_length, MusehubSnapshot.chain_bytes)
+        lengths = lengths.where(MusehubSnapshot.snapshot_id.in_(batch))
+        if only_changes:
+            lengths = lengths.where(MusehubSnapshot.delta_blob.is_not(None))
+        found.update((snapshot_id, Chain(length, size)) for snapshot_id, length, size in db.execute(lengths))
     return found
 
 
@@ -284,11 +289,19 @@ def add_snapshots(db: Database, repo_id: str, new: Sequence[NewSnapshot]) -> Non
 
 
 def turn_into_deltas(db: Database, snapshots: Sequence[NewSnapshot]) -> None:
-    """Have rows that hold `{path: object_id}` hold what they change, where that hashes to their ids."""
+    """Have rows that hold `{path: object_id}` hold what they change, where that hashes to their ids.
+
+    A row that others rest on stays as it is: what it would rest on may be one of them, in another repo's history.
+    """
+    resting = aliased(MusehubSnapshot)
     for snapshot in snapshots:
         db.change(
             update(MusehubSnapshot)
-            .where(MusehubSnapshot.snapshot_id == snapshot.snapshot_id, MusehubSnapshot.delta_blob.is_(None))
+            .where(
+                MusehubSnapshot.snapshot_id == snapshot.snapshot_id,
+                MusehubSnapshot.delta_blob.is_(None),
+                ~exists().where(resting.base_id == snapshot.snapshot_id),
+            )
             .values(
                 base_id=snapshot.base_id,
                 delta_blob=snapshot.packed,
