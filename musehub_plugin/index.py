@@ -15,7 +15,7 @@ from musehub_plugin.hub import Hub, current_app_object
 from musehub_plugin.mpack import MPackError, MPackReader
 from musehub_plugin.signals import indexed, reached
 from musehub_plugin.storage.uploads import open_mpack
-from musehub_plugin.store import contents, jobs
+from musehub_plugin.store import contents, jobs, mpacks
 from musehub_plugin.store.session import Database
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,9 @@ def index_mpack(hub: Hub, db: Database, mpack_id: str) -> int:
         _try_later(hub, db, job_id, str(error), may_fail=True)
         return 0
     jobs.settle_job(db, job_id, jobs.DONE)
+    if hub.settings.redis_url and hub.settings.repack_packs:
+        for repo_id in mpacks.repos_of(db, mpack_id):
+            jobs.add_job(db, jobs.repack_job_id(repo_id), jobs.REPACK, repo_id)
     reached("index.settled")
     db.commit()
     reached("index.committed")

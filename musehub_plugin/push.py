@@ -219,7 +219,8 @@ def store_pack(
         state = jobs.DONE if inline else jobs.PENDING
         jobs.add_job(db, jobs.index_job_id(mpack_id), jobs.INDEX, mpack_id, state=state)
         mpacks.drop_tickets(db, list(tickets))
-        if hub.settings.redis_url and hub.settings.repack_packs:
+        # What is not indexed yet is repacked after it is.
+        if inline and hub.settings.redis_url and hub.settings.repack_packs:
             jobs.add_job(db, jobs.repack_job_id(repo_id), jobs.REPACK, repo_id)
         if new is None:
             drop_segments(db, repo_id)

@@ -30,6 +30,17 @@ def repo_holds_mpack(db: Database, repo_id: str, mpack_id: str) -> bool:
     )
 
 
+def repos_of(db: Database, mpack_id: str) -> list[str]:
+    """Return the repos that an mpack was pushed to."""
+    return list(
+        db.execute(
+            select(MusehubMPackRef.repo_id)
+            .where(MusehubMPackRef.mpack_id == mpack_id)
+            .order_by(MusehubMPackRef.repo_id)
+        ).scalars()
+    )
+
+
 def add_ticket(
     db: Database,
     *,

@@ -56,7 +56,8 @@ def post_unpack(owner: str, slug: str) -> Response:
     )
     done = unpack(call.hub, call.db, call.repo_id, _pusher(call).user_id, mpack_id, change)
     indexed = done.indexed or request_index(call.hub, call.db, mpack_id)
-    request_repack(call.hub, call.repo_id)
+    if done.indexed:
+        request_repack(call.hub, call.repo_id)
     pushed.send(
         current_app_object(),
         repo=call.repo,

@@ -48,6 +48,8 @@ def config(postgres_config: dict[str, Any], musehub_redis_url: str, tmp_path: Pa
         "MUSEHUB_STORAGE": (tmp_path / "objects").as_uri(),
         "MUSEHUB_REDIS_URL": musehub_redis_url,
         "MUSEHUB_INDEX_INLINE": 0,
+        # One job a push: the other kind has tests of its own.
+        "MUSEHUB_REPACK_PACKS": 0,
         "MUSEHUB_SWEEP_INTERVAL": 1,
     }
 
