@@ -22,7 +22,7 @@ from musehub_plugin.errors import HistoryDamaged, Unavailable
 from musehub_plugin.history import History
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import from_digest, to_digest
-from musehub_plugin.plan import CopiedPack, Plan, plan_delta, planned_order, refuse_missing_wants
+from musehub_plugin.plan import CopiedPack, Plan, begun_with, plan_delta, planned_order, refuse_missing_wants
 from musehub_plugin.signals import reached
 from musehub_plugin.storage.temporary import temporary_room
 from musehub_plugin.storage.uploads import mpack_url, put_mpack_file
@@ -205,7 +205,7 @@ class _Asked:
                 # One pack is all that the client takes: it begins as the clone pack does, byte for byte.
                 packs = []
                 order = planned_order(self._hub.graphs, self._db, self._repo_id, chain[0].head_commit_id)
-                plan = replace(plan, begins_with=CopiedPack(chain[0].pack.mpack_id, *order))
+                plan = begun_with(plan, CopiedPack(chain[0].pack.mpack_id, *order))
             reached("fetch.planned")
             try:
                 packs.append(self._pack_of(plan))

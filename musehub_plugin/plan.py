@@ -10,7 +10,7 @@ statements are few. Else the rows of the whole repo are read, to the same answer
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from musehub_plugin import graph, ids
@@ -137,6 +137,15 @@ def plan_delta(
         is_recent=len(packed_graph) - min(wanted) <= _RECENT,
         haves_are_known=packed.keys() >= set(have),
     )
+
+
+def begun_with(plan: Plan, pack: CopiedPack) -> Plan:
+    """Return the plan of an mpack that begins with another one; a snapshot of both, as after a revert, comes once."""
+    copied = set(pack.snapshot_ids)
+    snapshot_ids = [snapshot_id for snapshot_id in plan.snapshot_ids if snapshot_id not in copied]
+    # What a snapshot changes is told from the one before it, which may be among those left out.
+    changes = plan.changes if len(snapshot_ids) == len(plan.snapshot_ids) else None
+    return replace(plan, snapshot_ids=snapshot_ids, changes=changes, begins_with=pack)
 
 
 def planned_order(cache: GraphCache, db: Database, repo_id: str, head: str) -> tuple[list[str], list[str]]:
