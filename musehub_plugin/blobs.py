@@ -24,7 +24,7 @@ from musehub_plugin.store.session import Database
 _BATCH = 256
 # Seconds to wait where a blob is not where it should be: no client shall ask in a tight loop for what may stay lost.
 _DAMAGED_RETRY_AFTER = 30
-# Each open mpack holds a few decompressed frames of up to 16 MiB.
+# Each open mpack holds a decompressed frame of up to 16 MiB.
 _OPEN_MPACKS = 4
 
 
@@ -166,7 +166,8 @@ class BlobReader:
 
 def _opened(file: BinaryIO, mpack_id: str) -> _OpenMPack | None:
     try:
-        return _OpenMPack(file, MPackReader(file))
+        # Blobs are asked for in the order in which packs have them: one frame a pack is enough.
+        return _OpenMPack(file, MPackReader(file, cached_frames=1))
     except MPackError as error:
         file.close()
         report_damage("mpack-damaged", mpack_id, str(error))

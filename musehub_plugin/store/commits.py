@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgpack
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, join, select
 
 from musehub_plugin.errors import HistoryDamaged
 from musehub_plugin.ids import from_digest, to_digest
@@ -17,7 +17,7 @@ from musehub_plugin.store.models import (
     MusehubCommitGraph,
     MusehubCommitRef,
 )
-from musehub_plugin.store.session import Database, batches
+from musehub_plugin.store.session import Database, batches, columns
 
 CORE_FIELDS = frozenset({"commit_id", "parent_ids", "snapshot_id", "branch", "message", "author", "committed_at"})
 
@@ -39,9 +39,27 @@ def graph(db: Database, repo_id: str) -> dict[str, Node]:
     return {commit_id: Node(parent_ids, snapshot_id) for commit_id, parent_ids, snapshot_id in rows}
 
 
-_HELD_COMMITS = select(MusehubCommitRef.commit_id).where(
-    MusehubCommitRef.repo_id == bindparam("repo_id"),
-    MusehubCommitRef.commit_id.in_(bindparam("commit_ids", expanding=True)),
+_COMMIT, _COMMIT_REF = columns(MusehubCommit), columns(MusehubCommitRef)
+_HELD_COMMITS = select(_COMMIT_REF.commit_id).where(
+    _COMMIT_REF.repo_id == bindparam("repo_id"),
+    _COMMIT_REF.commit_id.in_(bindparam("commit_ids", expanding=True)),
+)
+_RECORDS = (
+    select(
+        _COMMIT.commit_id,
+        _COMMIT.branch,
+        _COMMIT.parent_ids,
+        _COMMIT.message,
+        _COMMIT.author,
+        _COMMIT.timestamp,
+        _COMMIT.snapshot_id,
+        _COMMIT_REF.own_fields,
+    )
+    .select_from(join(MusehubCommit.__table__, MusehubCommitRef.__table__, _COMMIT_REF.commit_id == _COMMIT.commit_id))
+    .where(
+        _COMMIT_REF.repo_id == bindparam("repo_id"),
+        _COMMIT.commit_id.in_(bindparam("commit_ids", expanding=True)),
+    )
 )
 
 
@@ -77,20 +95,7 @@ def records(db: Database, repo_id: str, commit_ids: Iterable[str]) -> Iterator[d
     # Batches in the caller's order, so that no more than one batch of records is held at a time.
     for start in range(0, len(ordered), 5_000):
         batch = ordered[start : start + 5_000]
-        rows = db.execute(
-            select(
-                MusehubCommit.commit_id,
-                MusehubCommit.branch,
-                MusehubCommit.parent_ids,
-                MusehubCommit.message,
-                MusehubCommit.author,
-                MusehubCommit.timestamp,
-                MusehubCommit.snapshot_id,
-                MusehubCommitRef.own_fields,
-            )
-            .join(MusehubCommitRef, MusehubCommitRef.commit_id == MusehubCommit.commit_id)
-            .where(MusehubCommitRef.repo_id == repo_id, MusehubCommit.commit_id.in_(batch))
-        )
+        rows = db.execute(_RECORDS, {"repo_id": repo_id, "commit_ids": batch})
         found = {row.commit_id: row for row in rows}
         for commit_id in batch:
             row = found.get(commit_id)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, outerjoin, select, update
 
 from musehub_plugin.store.models import (
     MusehubMPackIndex,
     MusehubObject,
     MusehubObjectRef,
 )
-from musehub_plugin.store.session import Database, batches
+from musehub_plugin.store.session import Database, batches, columns
 
 
 def held_objects(db: Database, repo_id: str, object_ids: Iterable[str]) -> set[str]:
@@ -50,6 +50,28 @@ class BlobSource(NamedTuple):
     locations: list[Location]
 
 
+_OBJECT, _REF, _INDEX = columns(MusehubObject), columns(MusehubObjectRef), columns(MusehubMPackIndex)
+_SOURCES = (
+    select(
+        _REF.object_id,
+        _OBJECT.content_cache,
+        _INDEX.mpack_id,
+        _INDEX.frame,
+        _INDEX.frame_offset,
+        _INDEX.size_bytes,
+    )
+    .select_from(
+        outerjoin(
+            outerjoin(MusehubObjectRef.__table__, MusehubObject.__table__, _OBJECT.object_id == _REF.object_id),
+            MusehubMPackIndex.__table__,
+            _INDEX.entity_id == _REF.object_id,
+        )
+    )
+    .where(_REF.repo_id == bindparam("repo_id"), _REF.object_id.in_(bindparam("object_ids", expanding=True)))
+    .order_by(_REF.object_id, _INDEX.mpack_id)
+)
+
+
 def blob_sources(db: Database, repo_id: str, object_ids: Sequence[str]) -> dict[str, BlobSource]:
     """Return the sources of those blobs that the repo holds; the others are absent from the answer.
 
@@ -58,20 +80,7 @@ def blob_sources(db: Database, repo_id: str, object_ids: Sequence[str]) -> dict[
         repo_id: the repo.
         object_ids: a batch of ids, at most some hundreds where contents may be cached in rows.
     """
-    rows = db.execute(
-        select(
-            MusehubObjectRef.object_id,
-            MusehubObject.content_cache,
-            MusehubMPackIndex.mpack_id,
-            MusehubMPackIndex.frame,
-            MusehubMPackIndex.frame_offset,
-            MusehubMPackIndex.size_bytes,
-        )
-        .outerjoin(MusehubObject, MusehubObject.object_id == MusehubObjectRef.object_id)
-        .outerjoin(MusehubMPackIndex, MusehubMPackIndex.entity_id == MusehubObjectRef.object_id)
-        .where(MusehubObjectRef.repo_id == repo_id, MusehubObjectRef.object_id.in_(object_ids))
-        .order_by(MusehubObjectRef.object_id, MusehubMPackIndex.mpack_id)
-    )
+    rows = db.execute(_SOURCES, {"repo_id": repo_id, "object_ids": list(object_ids)})
     sources: dict[str, BlobSource] = {}
     for object_id, content, *location in rows:
         source = sources.setdefault(object_id, BlobSource(content, []))

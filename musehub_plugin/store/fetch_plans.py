@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, case, delete, func, select, update
+from sqlalchemy import bindparam, case, delete, func, outerjoin, select, update
 
 from musehub_plugin.store.fetch_packs import use_fetch_pack
 from musehub_plugin.store.models import MusehubBuild, MusehubClonePack, MusehubFetchPack, MusehubFetchPlan
-from musehub_plugin.store.session import Database, batches
+from musehub_plugin.store.session import Database, batches, columns
 
 _QUIET = {"synchronize_session": False}
 
@@ -38,23 +38,22 @@ class ReadyPlan(NamedTuple):
 
 
 # Built once: to put such a statement together takes as long as to run it.
+_PLAN, _PACK = columns(MusehubFetchPlan), columns(MusehubFetchPack)
 _FIND_PLAN = (
     select(
-        MusehubFetchPlan.mpack_id,
-        MusehubFetchPlan.size_bytes,
-        MusehubFetchPlan.commit_count,
-        MusehubFetchPlan.snapshot_count,
-        MusehubFetchPlan.blob_count,
-        MusehubFetchPlan.content,
-        MusehubFetchPlan.pack_count,
+        _PLAN.mpack_id,
+        _PLAN.size_bytes,
+        _PLAN.commit_count,
+        _PLAN.snapshot_count,
+        _PLAN.blob_count,
+        _PLAN.content,
+        _PLAN.pack_count,
         # A pack that was collected has no row.
-        case((MusehubFetchPlan.content.is_(None), MusehubFetchPack.used_at), else_=MusehubFetchPlan.used_at).label(
-            "used_at"
-        ),
+        case((_PLAN.content.is_(None), _PACK.used_at), else_=_PLAN.used_at).label("used_at"),
     )
-    .outerjoin(MusehubFetchPack, MusehubFetchPack.mpack_id == MusehubFetchPlan.mpack_id)
-    .where(MusehubFetchPlan.plan_key == bindparam("plan_key"))
-    .order_by(MusehubFetchPlan.position)
+    .select_from(outerjoin(MusehubFetchPlan.__table__, MusehubFetchPack.__table__, _PACK.mpack_id == _PLAN.mpack_id))
+    .where(_PLAN.plan_key == bindparam("plan_key"))
+    .order_by(_PLAN.position)
 )
 
 

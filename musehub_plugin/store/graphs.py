@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, delete, select
 from musehub_plugin.ids import from_digest
 from musehub_plugin.store.locks import own_graph
 from musehub_plugin.store.models import MusehubGraphSegment
-from musehub_plugin.store.session import Database
+from musehub_plugin.store.session import Database, columns
 
 _QUIET = {"synchronize_session": False}
 
@@ -24,10 +24,11 @@ class SegmentRow(NamedTuple):
     commit_count: int
 
 
+_SEGMENT = columns(MusehubGraphSegment)
 _SEGMENTS = (
-    select(MusehubGraphSegment.first_commit, MusehubGraphSegment.segment_id, MusehubGraphSegment.commit_count)
-    .where(MusehubGraphSegment.repo_id == bindparam("repo_id"))
-    .order_by(MusehubGraphSegment.first_commit)
+    select(_SEGMENT.first_commit, _SEGMENT.segment_id, _SEGMENT.commit_count)
+    .where(_SEGMENT.repo_id == bindparam("repo_id"))
+    .order_by(_SEGMENT.first_commit)
 )
 
 

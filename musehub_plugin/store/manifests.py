@@ -8,17 +8,17 @@ manifests, the row holds the whole manifest in the same form. Rows written by ha
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgpack
-from sqlalchemy import and_, event, exists, func, select, update
+from sqlalchemy import Select, and_, bindparam, event, exists, func, join, outerjoin, select, update
 from sqlalchemy.orm import QueryContext, aliased
 from sqlalchemy.orm.attributes import set_committed_value
 
 from musehub_plugin.ids import from_digest, to_digest
 from musehub_plugin.manifestlog import Difference
 from musehub_plugin.store.models import DIGEST_SIZE, MusehubSnapshot, MusehubSnapshotRef
-from musehub_plugin.store.session import Database, batches
+from musehub_plugin.store.session import Database, batches, columns
 
 # A manifest is read by one statement that follows its chain: some 14 us a row.
 MAX_CHAIN = 100
@@ -168,6 +168,31 @@ def assembled(
     return result
 
 
+def _chains(*, is_short: bool) -> Select[Any]:
+    """Return the statement for rows of snapshots and of what they rest on; short: none below the snapshot `before`."""
+    snapshot, ref = columns(MusehubSnapshot), columns(MusehubSnapshotRef)
+    ids = select(snapshot.snapshot_id, snapshot.base_id)
+    chain = ids.where(snapshot.snapshot_id.in_(bindparam("snapshot_ids", expanding=True))).cte("chain", recursive=True)
+    table = MusehubSnapshot.__table__
+    below = ids.select_from(join(table, chain, snapshot.snapshot_id == chain.c.base_id))
+    if is_short:
+        below = below.where(snapshot.snapshot_id != bindparam("before"))
+    chain = chain.union(below)
+    is_held = and_(ref.snapshot_id == snapshot.snapshot_id, ref.repo_id == bindparam("repo_id"))
+    return select(
+        snapshot.snapshot_id, snapshot.base_id, snapshot.delta_blob, snapshot.manifest_blob, ref.repo_id
+    ).select_from(
+        outerjoin(
+            join(table, chain, chain.c.snapshot_id == snapshot.snapshot_id), MusehubSnapshotRef.__table__, is_held
+        )
+    )
+
+
+# Built once: to put such a statement together takes as long as to run it.
+_CHAINS = _chains(is_short=False)
+_SHORT_CHAINS = _chains(is_short=True)
+
+
 def _rows_with_chains(
     db: Database,
     snapshot_ids: Iterable[str],
@@ -187,25 +212,9 @@ def _rows_with_chains(
     """
     found: dict[str, StoredSnapshot] = {}
     for batch in batches(snapshot_ids):
-        ids = select(MusehubSnapshot.snapshot_id, MusehubSnapshot.base_id)
-        chain = ids.where(MusehubSnapshot.snapshot_id.in_(batch)).cte("chain", recursive=True)
-        below = ids.join(chain, MusehubSnapshot.snapshot_id == chain.c.base_id)
-        if before is not None:
-            below = below.where(MusehubSnapshot.snapshot_id != before)
-        chain = chain.union(below)
-        is_held = and_(
-            MusehubSnapshotRef.snapshot_id == MusehubSnapshot.snapshot_id, MusehubSnapshotRef.repo_id == repo_id
-        )
-        rows = db.execute(
-            select(
-                MusehubSnapshot.snapshot_id,
-                MusehubSnapshot.base_id,
-                MusehubSnapshot.delta_blob,
-                MusehubSnapshot.manifest_blob,
-                MusehubSnapshotRef.repo_id,
-            )
-            .join(chain, chain.c.snapshot_id == MusehubSnapshot.snapshot_id)
-            .outerjoin(MusehubSnapshotRef, is_held)
+        values = {"snapshot_ids": batch, "repo_id": repo_id}
+        rows = (
+            db.execute(_CHAINS, values) if before is None else db.execute(_SHORT_CHAINS, {**values, "before": before})
         )
         for snapshot_id, base_id, delta_blob, manifest_blob, holder in rows:
             if holder is not None and held is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, select, update
 
 from musehub_plugin.store.models import MusehubBranch, MusehubRepo
-from musehub_plugin.store.session import Database
+from musehub_plugin.store.session import Database, columns
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,10 @@ class RepoRecord:
 
 
 # Built once: to put such a statement together takes as long as to run it.
+_REPO = columns(MusehubRepo)
 _FIND_REPO = select(
-    MusehubRepo.repo_id,
-    MusehubRepo.owner,
-    MusehubRepo.slug,
-    MusehubRepo.visibility,
-    MusehubRepo.owner_user_id,
-    MusehubRepo.default_branch,
-).where(
-    MusehubRepo.owner == bindparam("owner"), MusehubRepo.slug == bindparam("slug"), MusehubRepo.deleted_at.is_(None)
-)
+    _REPO.repo_id, _REPO.owner, _REPO.slug, _REPO.visibility, _REPO.owner_user_id, _REPO.default_branch
+).where(_REPO.owner == bindparam("owner"), _REPO.slug == bindparam("slug"), _REPO.deleted_at.is_(None))
 
 
 def find_repo(db: Database, owner: str, slug: str) -> RepoRecord | None:

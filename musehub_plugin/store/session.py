@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     CursorResult,
     Engine,
@@ -34,6 +35,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session, scoped_session
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from musehub_plugin.store.models import Base, Instant, MusehubRepo
 
@@ -270,6 +272,15 @@ def sqlite_journal_mode(engine: Engine) -> str:
     """Return `delete`, `wal`, `memory` or another of SQLite's journal modes."""
     with engine.connect() as connection:
         return str(connection.exec_driver_sql("PRAGMA journal_mode").scalar())
+
+
+def columns(model: type[Base]) -> ReadOnlyColumnCollection[str, Column[Any]]:
+    """Return the columns of a model's table, for statements that every fetch makes.
+
+    A statement over these is run as it is; one over the model's attributes is first looked over by the ORM, which
+    takes as long as PostgreSQL takes to answer it.
+    """
+    return cast(Table, model.__table__).c
 
 
 def batches(items: Iterable[str], size: int = ID_BATCH) -> Iterator[list[str]]:
