@@ -15,6 +15,7 @@ from flask import Flask, appcontext_pushed, has_request_context, request
 from flask_sqlalchemy import SQLAlchemy
 
 from musehub_plugin.access import Access, AccessPolicy, Hooks, IdentityLoader, RepoLoader
+from musehub_plugin.answercache import AnswerCache
 from musehub_plugin.cli import musehub as musehub_commands
 from musehub_plugin.config import Settings, make_settings
 from musehub_plugin.errors import ConfigError
@@ -37,6 +38,8 @@ from musehub_plugin.web.storage_routes import STORAGE_BLUEPRINT_NAME, make_stora
 
 logger = logging.getLogger(__name__)
 
+# Small answers that a process keeps; some thousands.
+_ANSWERS_BYTES = 8 * 1024 * 1024
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?")
 
 _I = TypeVar("_I", bound=IdentityLoader)
@@ -127,6 +130,7 @@ class MuseHub:
             self._hooks,
             GraphCache(settings.graph_cache),
             FrameCache(settings.frame_cache),
+            AnswerCache(_ANSWERS_BYTES),
         )
 
         blueprint = make_blueprint(settings.url_prefix)

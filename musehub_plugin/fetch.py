@@ -192,6 +192,10 @@ class _Asked:
 
     def ready(self) -> Sequence[ReadyPack] | None:
         """Return the answer where it was given before, by one statement."""
+        kept = self._hub.answers.find(self._key)
+        if kept is not None:
+            refuse_missing_wants(commit_store.held_commits(self._db, self._repo_id, self._want), self._want)
+            return kept
         return _found(self._hub, self._db, self._key)
 
     def made(self) -> Sequence[ReadyPack]:
@@ -213,6 +217,8 @@ class _Asked:
                 refuse_missing_wants(commit_store.held_commits(self._db, self._repo_id, self._want), self._want)
                 raise
         if packs and not self._is_kept:
+            if plan is not None and (plan.haves_are_known or not self._have):
+                self._hub.answers.keep(self._key, packs)
             self._keep(packs, plan)
         return packs
 

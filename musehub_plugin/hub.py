@@ -9,6 +9,7 @@ from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
 
 from musehub_plugin.access import Access, Hooks
+from musehub_plugin.answercache import AnswerCache
 from musehub_plugin.config import Settings
 from musehub_plugin.framecache import FrameCache
 from musehub_plugin.history import GraphCache
@@ -31,6 +32,7 @@ class Hub:
     hooks: Hooks
     graphs: GraphCache
     frames: FrameCache
+    answers: AnswerCache
 
     def database(self) -> Database:
         """Return a unit of work on the host's session of the current app context."""
