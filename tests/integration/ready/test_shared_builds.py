@@ -1,0 +1,255 @@
+"""Equal plans are made once, whoever asks and however many at a time; what nobody asks for goes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import Engine, event, select
+from werkzeug.test import TestResponse
+
+from musehub_plugin.gc import collect
+from musehub_plugin.ids import fake_id
+from musehub_plugin.models import MusehubBranch
+from musehub_plugin.repack import repack
+from musehub_plugin.signals import step
+from musehub_plugin.testing.apps import hub_of
+from musehub_plugin.testing.factories import History
+from tests.environment import HubEnvironment
+from tests.exchange import Caller
+
+REPO = "alice/songs"
+SECONDS = 10
+
+
+class Builds:
+    """Notes each mpack that is made, and holds its maker while `go` is not set."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.begun = threading.Event()
+        self.go = threading.Event()
+        self.go.set()
+
+    def note(self, _: object, name: str) -> None:
+        if name == "fetch.packed":
+            self.count += 1
+            self.begun.set()
+            assert self.go.wait(SECONDS)
+
+
+@pytest.fixture
+def builds() -> Iterator[Builds]:
+    noted = Builds()
+    with step.connected_to(noted.note):
+        yield noted
+        noted.go.set()
+
+
+@pytest.fixture
+def made(hub: HubEnvironment) -> list[str]:
+    """Six commits in a line that the hub holds."""
+    hub.create_repo(REPO)
+    history = History()
+    commits: list[str] = []
+    for number in range(6):
+        commits.append(history.commit({"a.txt": f"{number}".encode(), f"{number}.txt": b"the same"}, commits[-1:]))
+    assert hub.caller("alice").push(REPO, history.pack(), commits[-1]).status_code == 200
+    hub.run_jobs()
+    return commits
+
+
+@contextmanager
+def tries_to_build(needed: int) -> Iterator[threading.Event]:
+    """Give what is set once so many requests have looked whether somebody else makes their mpack."""
+    threads: set[int] = set()
+    enough = threading.Event()
+
+    def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        if "count(*)" in statement and "musehub_build" in statement:
+            threads.add(threading.get_ident())
+            if len(threads) >= needed:
+                enough.set()
+
+    # Units of work apart have an engine of their own.
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield enough
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+def fetch_pack_files(hub: HubEnvironment) -> int:
+    return len([key for key in hub.stored_keys() if "mpacks/" in key])
+
+
+def test_s91_identical_fetches_at_once_are_one_build_and_one_stored_object(
+    hub: HubEnvironment, builds: Builds, made: list[str]
+) -> None:
+    count = 5
+    stored = fetch_pack_files(hub)
+    builds.go.clear()
+    with tries_to_build(count) as all_try, ThreadPoolExecutor(count) as threads:
+        answers = [threads.submit(hub.caller().fetch, REPO, [made[-1]], [made[2]]) for _ in range(count)]
+        assert all_try.wait(SECONDS)
+        builds.go.set()
+        found = [answer.result() for answer in answers]
+    assert {answer.status_code for answer in found} == {200}
+    assert len({answer.get_json()["mpack_id"] for answer in found}) == 1
+    assert builds.count == 1
+    assert fetch_pack_files(hub) == stored + 1
+
+
+def test_equal_plans_by_different_haves_are_built_once(hub: HubEnvironment, builds: Builds, made: list[str]) -> None:
+    haves = ([made[2]], [made[2], made[0]], [made[1], made[2]])
+    found = {hub.caller().fetch(REPO, [made[-1]], have).get_json()["mpack_id"] for have in haves}
+    assert len(found) == 1
+    assert builds.count == 1
+
+
+def test_the_same_question_in_another_order_is_answered_without_building(
+    hub: HubEnvironment, builds: Builds, made: list[str]
+) -> None:
+    caller = hub.caller()
+    first = caller.fetch(REPO, [made[-1], made[4]], [made[2], made[1]], ["inline"]).get_json()
+    second = caller.fetch(REPO, [made[4], made[-1], made[4]], [made[1], made[2]], ["inline"]).get_json()
+    assert (first["mpack_id"], first.get("mpack")) == (second["mpack_id"], second.get("mpack"))
+
+
+def beside_a_held_build(
+    builds: Builds, held: Callable[[], TestResponse], other: Callable[[], TestResponse]
+) -> tuple[TestResponse, TestResponse]:
+    """Send `other` while the build of `held` goes on; return both answers."""
+    builds.go.clear()
+    with ThreadPoolExecutor(1) as threads:
+        first: Future[TestResponse] = threads.submit(held)
+        assert builds.begun.wait(SECONDS)
+        try:
+            answer = other()
+        finally:
+            builds.go.set()
+        return first.result(), answer
+
+
+@pytest.mark.parametrize(("number", "code"), [(3, "busy"), (2, "busy")], ids=["another plan", "the same plan"])
+def test_s91_past_the_cap_a_build_is_refused_until_later(
+    hub: HubEnvironment, builds: Builds, made: list[str], number: int, code: str
+) -> None:
+    app = hub.make_app(MUSEHUB_MAX_BUILDS=1, MUSEHUB_BUILD_WAIT=0)
+    held, refused = beside_a_held_build(
+        builds,
+        lambda: Caller(app).fetch(REPO, [made[-1]], [made[2]]),
+        lambda: Caller(app).fetch(REPO, [made[-1]], [made[number]]),
+    )
+    assert held.status_code == 200
+    assert (refused.status_code, refused.get_json()["code"]) == (503, code)
+    assert int(refused.headers["Retry-After"]) >= 1
+
+
+def test_who_waits_too_long_for_another_s_build_is_told_so(
+    hub: HubEnvironment, builds: Builds, made: list[str]
+) -> None:
+    app = hub.make_app(MUSEHUB_BUILD_WAIT=0)
+    _, refused = beside_a_held_build(
+        builds,
+        lambda: Caller(app).fetch(REPO, [made[-1]], [made[2]]),
+        lambda: Caller(app).fetch(REPO, [made[-1]], [made[2]]),
+    )
+    assert (refused.status_code, refused.get_json()["code"]) == (503, "building")
+    assert int(refused.headers["Retry-After"]) >= 1
+
+
+def test_past_the_cap_a_ready_answer_is_still_given(hub: HubEnvironment, builds: Builds, made: list[str]) -> None:
+    app = hub.make_app(MUSEHUB_MAX_BUILDS=1, MUSEHUB_BUILD_WAIT=0)
+    ready = Caller(app).fetch(REPO, [made[-1]], [made[3]])
+    builds.begun.clear()
+    _, answer = beside_a_held_build(
+        builds,
+        lambda: Caller(app).fetch(REPO, [made[-1]], [made[2]]),
+        lambda: Caller(app).fetch(REPO, [made[-1]], [made[3]]),
+    )
+    assert answer.status_code == 200
+    assert answer.get_json()["mpack_id"] == ready.get_json()["mpack_id"]
+
+
+def test_after_a_build_nobody_holds_a_lease(hub: HubEnvironment, made: list[str]) -> None:
+    assert hub.caller().fetch(REPO, [made[-1]], [made[2]]).status_code == 200
+    assert hub.row_counts()["musehub_build"] == 0
+
+
+def test_s92_answers_to_many_haves_are_gone_after_a_collection(hub: HubEnvironment, made: list[str]) -> None:
+    before = hub.stored_keys()
+    for want in made:
+        for have in made:
+            for capabilities in ((), ("inline", "thin")):
+                assert hub.caller().fetch(REPO, [want], [have], capabilities).status_code == 200
+    assert hub.row_counts()["musehub_fetch_plan"] > 0
+    with hub.app.app_context():
+        collect(hub_of(hub.app), hub_of(hub.app).database(), grace=-1)
+    counts = hub.row_counts()
+    assert (counts["musehub_fetch_plan"], counts["musehub_fetch_pack"], counts["musehub_build"]) == (0, 0, 0)
+    assert hub.stored_keys() == before
+
+
+@pytest.mark.parametrize("capabilities", [(), ("inline",)], ids=["by URL", "in the answer"])
+def test_a_commit_that_was_collected_is_not_answered_from_what_was_ready(
+    hub: HubEnvironment, made: list[str], capabilities: tuple[str, ...]
+) -> None:
+    side = History()
+    gone = side.commit({"a.txt": b"gone"})
+    caller = hub.caller("alice")
+    assert caller.push(REPO, side.pack(), gone, branch="side").status_code == 200
+    hub.run_jobs()
+    assert caller.fetch(REPO, [gone], [], capabilities).status_code == 200
+    with hub.session() as session:
+        for row in session.execute(select(MusehubBranch).where(MusehubBranch.name == "side")).scalars():
+            session.delete(row)
+        session.commit()
+    for _ in range(2):
+        with hub.app.app_context():
+            collect(hub_of(hub.app), hub_of(hub.app).database(), grace=-1)
+    answer = caller.fetch(REPO, [gone], [], capabilities)
+    assert (answer.status_code, answer.get_json()["code"]) == (404, "want-not-found")
+
+
+def test_a_have_that_the_repo_does_not_hold_leaves_no_row_of_its_own(hub: HubEnvironment, made: list[str]) -> None:
+    for number in range(10):
+        answer = hub.caller().fetch(REPO, [made[-1]], [made[2], fake_id(str(number))])
+        assert answer.status_code == 200
+    assert hub.row_counts()["musehub_fetch_plan"] == 1
+
+
+def test_n26_packs_of_ready_pieces_are_the_same_bytes_wherever_they_are_made(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> None:
+    history = History()
+    commits: list[str] = []
+    for number in range(12):
+        commits.append(history.commit({"a.txt": f"{number}".encode() * 50, f"{number}.txt": b"same"}, commits[-1:]))
+    found = []
+    for name in ("postgres_config", "sqlite_config"):
+        folder = tmp_path_factory.mktemp(name)
+        storage = {"MUSEHUB_STORAGE": (folder / "objects").as_uri()}
+        hub = HubEnvironment(name, folder, {**request.getfixturevalue(name), **storage})
+        found.append(answers_after_a_repack(hub, history, commits))
+        hub.close()
+    assert found[0] == found[1]
+
+
+def answers_after_a_repack(hub: HubEnvironment, history: History, commits: list[str]) -> list[object]:
+    """Push in two parts with a repack in between; return the ids of what clones and fetches are answered with."""
+    repo_id = hub.create_repo(REPO)
+    caller = hub.caller("alice")
+    assert caller.push(REPO, history.pack(want=[commits[8]]), commits[8]).status_code == 200
+    hub.run_jobs()
+    with hub.app.app_context():
+        repack(hub_of(hub.app), hub_of(hub.app).database(), repo_id)
+    assert caller.push(REPO, history.pack(have=[commits[8]]), commits[-1]).status_code == 200
+    hub.run_jobs()
+    whole = caller.fetch(REPO, [commits[-1]]).get_json()
+    several = caller.fetch(REPO, [commits[-1]], [], ["mpacks"]).get_json()
+    thin = caller.fetch(REPO, [commits[-1]], [commits[5]], ["inline", "thin"]).get_json()
+    return [whole["mpack_id"], [each["id"] for each in several["mpacks"]], thin["mpack_id"], thin["mpack"]]
