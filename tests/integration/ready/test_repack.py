@@ -131,6 +131,17 @@ def test_a_whole_repack_makes_one_pack_of_a_chain(growing: Growing) -> None:
     growing.assert_cloned(growing.made[-1])
 
 
+def test_a_clone_of_two_packs_and_what_came_since_is_three_that_share_nothing(growing: Growing) -> None:
+    for count in (9, 2):
+        growing.push(count)
+        growing.repack()
+    head = growing.push()
+    received = Receiver(growing.caller, REPO).fetch([head], [], ["mpacks"])
+    assert len(received.packs) == 3
+    assert received.answer["commit_count"] == len(growing.made)
+    growing.assert_cloned(head)
+
+
 def test_pushed_packs_stay_for_the_grace_period_and_go_after_it(growing: Growing) -> None:
     growing.push(4)
     pushed = {key for key in growing.hub.stored_keys() if "mpacks/" in key}

@@ -6,14 +6,15 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Engine, event, select
+from sqlalchemy import Engine, delete, event, update
 from werkzeug.test import TestResponse
 
 from musehub_plugin.gc import collect
 from musehub_plugin.ids import fake_id
-from musehub_plugin.models import MusehubBranch
+from musehub_plugin.models import MusehubBranch, MusehubCommitRef
 from musehub_plugin.repack import repack
 from musehub_plugin.signals import step
 from musehub_plugin.testing.apps import hub_of
@@ -194,6 +195,11 @@ def test_s92_answers_to_many_haves_are_gone_after_a_collection(hub: HubEnvironme
     assert hub.stored_keys() == before
 
 
+def collected(hub: HubEnvironment) -> None:
+    with hub.app.app_context():
+        collect(hub_of(hub.app), hub_of(hub.app).database())
+
+
 @pytest.mark.parametrize("capabilities", [(), ("inline",)], ids=["by URL", "in the answer"])
 def test_a_commit_that_was_collected_is_not_answered_from_what_was_ready(
     hub: HubEnvironment, made: list[str], capabilities: tuple[str, ...]
@@ -203,14 +209,20 @@ def test_a_commit_that_was_collected_is_not_answered_from_what_was_ready(
     caller = hub.caller("alice")
     assert caller.push(REPO, side.pack(), gone, branch="side").status_code == 200
     hub.run_jobs()
-    assert caller.fetch(REPO, [gone], [], capabilities).status_code == 200
     with hub.session() as session:
-        for row in session.execute(select(MusehubBranch).where(MusehubBranch.name == "side")).scalars():
-            session.delete(row)
+        session.execute(delete(MusehubBranch).where(MusehubBranch.name == "side"))
         session.commit()
-    for _ in range(2):
-        with hub.app.app_context():
-            collect(hub_of(hub.app), hub_of(hub.app).database(), grace=-1)
+    collected(hub)
+    with hub.session() as session:
+        session.execute(
+            update(MusehubCommitRef)
+            .where(MusehubCommitRef.commit_id == gone)
+            .values(unreachable_since=datetime(2020, 1, 1, tzinfo=UTC))
+        )
+        session.commit()
+    # Its answer is as fresh as can be.
+    assert caller.fetch(REPO, [gone], [], capabilities).status_code == 200
+    collected(hub)
     answer = caller.fetch(REPO, [gone], [], capabilities)
     assert (answer.status_code, answer.get_json()["code"]) == (404, "want-not-found")
 
