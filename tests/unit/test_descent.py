@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musehub_plugin import ids
+from musehub_plugin import descent, ids
 from musehub_plugin.descent import Descent
-from musehub_plugin.manifestlog import difference
+from musehub_plugin.manifestlog import ManifestLog, difference
 from musehub_plugin.mpack import SnapshotDelta
 from musehub_plugin.store.manifests import MAX_CHAIN, Chain, NewSnapshot, StoredSnapshot, assembled, unpack_change
 from tests.dags import CONTENTS, Dag, History, dags
@@ -32,11 +33,11 @@ class Rows:
         positions = {snapshot_id: position for position, snapshot_id in enumerate(order)}
         known = {*order, *stored.values()}
         chains = {snapshot_id: row.chain for snapshot_id, row in self.rows.items() if snapshot_id in known}
-        descent = Descent(records, positions, stored, chains, self.manifest)
-        for made in descent.snapshots(deltas(self.history, order)):
+        laid_out = Descent(records, positions, stored, chains, self.manifest)
+        for made in laid_out.snapshots(deltas(self.history, order)):
             self.rows.setdefault(made.snapshot_id, made)
         self.held.update(order)
-        return descent.introduced()
+        return laid_out.introduced()
 
     def manifest(self, snapshot_id: str) -> dict[str, str] | None:
         """Return a manifest by its chain."""
@@ -114,6 +115,25 @@ def test_a_commit_introduces_what_its_first_parent_has_not_and_nothing_that_it_h
     _, introduced = pushed(data, history)
     assert introduced.keys() == history.records.keys()
     for commit_id, object_ids in introduced.items():
+        manifest = history.manifests[history.records[commit_id]["snapshot_id"]]
+        parents = history.parents(commit_id)
+        before = history.manifests[history.records[parents[0]]["snapshot_id"]] if parents else {}
+        assert set(difference(before, manifest).changed.values()) <= object_ids <= set(manifest.values())
+
+
+@settings(max_examples=200)
+@given(dags(max_commits=10), st.data())
+def test_where_the_way_back_is_forgotten_rows_read_back_and_a_commit_introduces_all_that_it_must(
+    dag: Dag, data: st.DataObject
+) -> None:
+    history = dag.history()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(descent, "ManifestLog", lambda: ManifestLog(kept_changes=2))
+        rows = Rows(history)
+        order = data.draw(st.permutations(sorted(history.manifests)))
+        introduced = rows.push(history.order, order)
+    assert all(rows.manifest(each) == history.manifests[each] for each in order)
+    for commit_id, object_ids in (introduced or {}).items():
         manifest = history.manifests[history.records[commit_id]["snapshot_id"]]
         parents = history.parents(commit_id)
         before = history.manifests[history.records[parents[0]]["snapshot_id"]] if parents else {}
