@@ -114,36 +114,32 @@ _snapshot = sa.table(
     sa.column("manifest_blob", sa.LargeBinary()),
     sa.column("base_id", sa.LargeBinary()),
     sa.column("delta_blob", sa.LargeBinary()),
-    sa.column("chain_length", sa.Integer()),
 )
 
 
 def _write_whole_manifests() -> None:
     connection = op.get_bind()
-    # A base comes before what rests on it: its chain is shorter.
-    lengths = connection.execute(
-        sa.select(_snapshot.c.chain_length).where(_snapshot.c.manifest_blob.is_(None)).distinct()
-    ).scalars()
-    for length in sorted(lengths):
-        while rows := connection.execute(
-            sa.select(_snapshot.c.snapshot_id, _snapshot.c.base_id, _snapshot.c.delta_blob)
-            .where(_snapshot.c.manifest_blob.is_(None), _snapshot.c.chain_length == length)
-            .limit(200)
-        ).all():
-            for snapshot_id, base_id, delta in rows:
-                manifest: dict[str, str] = {}
-                if base_id is not None:
-                    whole = connection.execute(
-                        sa.select(_snapshot.c.manifest_blob).where(_snapshot.c.snapshot_id == base_id)
-                    ).scalar_one()
-                    manifest = msgpack.unpackb(whole)
-                removed, paths, digests = msgpack.unpackb(delta)
-                for path in removed:
-                    del manifest[path]
-                for position, path in enumerate(paths):
-                    manifest[path] = "sha256:" + digests[32 * position : 32 * position + 32].hex()
-                connection.execute(
-                    sa.update(_snapshot)
-                    .where(_snapshot.c.snapshot_id == snapshot_id)
-                    .values(manifest_blob=msgpack.packb(dict(sorted(manifest.items()))))
-                )
+    base = _snapshot.alias("base")
+    # Those whose base is whole by now, until there are no more.
+    ready = (
+        sa.select(_snapshot.c.snapshot_id, _snapshot.c.delta_blob, base.c.manifest_blob)
+        .select_from(_snapshot.outerjoin(base, base.c.snapshot_id == _snapshot.c.base_id))
+        .where(
+            _snapshot.c.manifest_blob.is_(None),
+            _snapshot.c.base_id.is_(None) | base.c.manifest_blob.is_not(None),
+        )
+        .limit(200)
+    )
+    while rows := connection.execute(ready).all():
+        for snapshot_id, delta, whole in rows:
+            manifest: dict[str, str] = {} if whole is None else msgpack.unpackb(whole)
+            removed, paths, digests = msgpack.unpackb(delta)
+            for path in removed:
+                del manifest[path]
+            for position, path in enumerate(paths):
+                manifest[path] = "sha256:" + digests[32 * position : 32 * position + 32].hex()
+            connection.execute(
+                sa.update(_snapshot)
+                .where(_snapshot.c.snapshot_id == snapshot_id)
+                .values(manifest_blob=msgpack.packb(dict(sorted(manifest.items()))))
+            )

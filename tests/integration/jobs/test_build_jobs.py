@@ -1,0 +1,59 @@
+"""A fetch that takes a while: a job makes its mpack, the client comes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+from flask import Flask
+
+from tests.exchange import Caller
+from tests.integration.jobs.conftest import Work, job_states, push
+
+REPO = "alice/songs"
+
+
+@pytest.fixture
+def config(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a hub that leaves fetches of more than three commits and blobs to a job."""
+    return {**config, "MUSEHUB_BUILD_BY_JOB": 3, "MUSEHUB_INDEX_INLINE": 100}
+
+
+def heads_of(caller: Caller) -> list[str]:
+    return [push(caller, bytes([number]) * 10, f"b{number}") for number in range(4)]
+
+
+def test_a_large_fetch_is_a_503_until_a_worker_has_made_its_pack(caller: Caller, work: Work) -> None:
+    heads = heads_of(caller)
+    waiting = caller.fetch(REPO, heads)
+    assert (waiting.status_code, waiting.get_json()["code"]) == (503, "building")
+    assert int(waiting.headers["Retry-After"]) >= 1
+    assert caller.fetch(REPO, heads).status_code == 503
+    work()
+    assert len(caller.pull(REPO, heads).blobs) == 4
+
+
+def test_asking_often_makes_one_job(app: Flask, caller: Caller, work: Work) -> None:
+    heads = heads_of(caller)
+    before = len(job_states(app))
+    for _ in range(3):
+        assert caller.fetch(REPO, heads).status_code == 503
+    assert len(job_states(app)) == before + 1
+    work()
+    assert set(job_states(app)) == {"done"}
+
+
+def test_a_build_that_a_flushed_redis_forgot_is_found_by_a_worker(
+    caller: Caller, connection: redis.Redis, work: Work
+) -> None:
+    heads = heads_of(caller)
+    assert caller.fetch(REPO, heads).status_code == 503
+    connection.flushdb()
+    work()
+    assert len(caller.pull(REPO, heads).blobs) == 4
+
+
+def test_a_small_fetch_is_made_at_once(caller: Caller) -> None:
+    head = push(caller, b"one")
+    assert caller.fetch(REPO, [head]).status_code == 200
