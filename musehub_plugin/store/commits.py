@@ -17,7 +17,7 @@ from musehub_plugin.store.models import (
     MusehubCommitGraph,
     MusehubCommitRef,
 )
-from musehub_plugin.store.session import Database, batches, columns
+from musehub_plugin.store.session import ROW_BATCH, Database, batches, columns
 
 CORE_FIELDS = frozenset({"commit_id", "parent_ids", "snapshot_id", "branch", "message", "author", "committed_at"})
 
@@ -191,43 +191,53 @@ class NewCommit(NamedTuple):
 
 
 def add_commits(db: Database, repo_id: str, new: Iterable[NewCommit]) -> None:
-    """Insert commits, their place in the graph, and this repo's hold on them."""
-    commits = list(new)
-    rows = [
-        {
-            "commit_id": commit.record["commit_id"],
-            "branch": commit.record["branch"],
-            "parent_ids": commit.record["parent_ids"],
-            "message": commit.record["message"],
-            "author": commit.record["author"],
-            "timestamp": commit.timestamp,
-            "snapshot_id": commit.record["snapshot_id"],
-        }
-        for commit in commits
-    ]
-    ours = db.insert_new(MusehubCommit, rows)
-    # What another repo's push made of a row may differ from what this one says.
-    row_of = {row["commit_id"]: row for row in rows if row["commit_id"] in ours}
-    db.insert_new(
-        MusehubCommitGraph,
-        [
-            {
-                "commit_id": commit.record["commit_id"],
-                "parent_ids": commit.record["parent_ids"],
-                "generation": commit.generation,
-                "snapshot_id": commit.record["snapshot_id"],
-            }
-            for commit in commits
-        ],
-    )
-    db.insert_new(
-        MusehubCommitRef,
-        [
-            {
-                "repo_id": repo_id,
-                "commit_id": commit.record["commit_id"],
-                "own_fields": pack_own_fields(commit.record, row_of.get(commit.record["commit_id"])),
-            }
-            for commit in commits
-        ],
-    )
+    """Insert commits, their place in the graph, and this repo's hold on them.
+
+    Table by table, each in the order of its keys, since two pushes that bring the same commits would otherwise wait for
+    each other; and in parts, since the rows of a long history take several times the memory of its records.
+    """
+    commits = sorted(new, key=lambda commit: str(commit.record["commit_id"]))
+    parts = [commits[start : start + ROW_BATCH] for start in range(0, len(commits), ROW_BATCH)]
+    ours: set[str] = set()
+    for part in parts:
+        ours |= db.insert_new(MusehubCommit, [_row(commit) for commit in part])
+    for part in parts:
+        db.insert_new(
+            MusehubCommitGraph,
+            [
+                {
+                    "commit_id": commit.record["commit_id"],
+                    "parent_ids": commit.record["parent_ids"],
+                    "generation": commit.generation,
+                    "snapshot_id": commit.record["snapshot_id"],
+                }
+                for commit in part
+            ],
+        )
+    for part in parts:
+        db.insert_new(
+            MusehubCommitRef,
+            [
+                {
+                    "repo_id": repo_id,
+                    "commit_id": commit.record["commit_id"],
+                    # What another repo's push made of a row may differ from what this one says.
+                    "own_fields": pack_own_fields(
+                        commit.record, _row(commit) if commit.record["commit_id"] in ours else None
+                    ),
+                }
+                for commit in part
+            ],
+        )
+
+
+def _row(commit: NewCommit) -> dict[str, Any]:
+    return {
+        "commit_id": commit.record["commit_id"],
+        "branch": commit.record["branch"],
+        "parent_ids": commit.record["parent_ids"],
+        "message": commit.record["message"],
+        "author": commit.record["author"],
+        "timestamp": commit.timestamp,
+        "snapshot_id": commit.record["snapshot_id"],
+    }

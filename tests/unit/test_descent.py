@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -25,7 +25,7 @@ class Rows:
     rows: dict[str, NewSnapshot] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
 
-    def push(self, commit_ids: Sequence[str], order: Sequence[str]) -> dict[str, frozenset[str]] | None:
+    def push(self, commit_ids: Sequence[str], order: Sequence[str]) -> dict[str, Collection[str]] | None:
         """Take in commits whose snapshots come in some order; return what each commit introduces."""
         records = {commit_id: self.history.records[commit_id] for commit_id in commit_ids}
         outside = {parent for record in records.values() for parent in record["parent_ids"]} - records.keys()
@@ -76,10 +76,10 @@ def deltas(history: History, order: Iterable[str]) -> Iterable[SnapshotDelta]:
         before = manifest
 
 
-def pushed(data: st.DataObject, history: History) -> tuple[Rows, dict[str, frozenset[str]]]:
+def pushed(data: st.DataObject, history: History) -> tuple[Rows, dict[str, Collection[str]]]:
     """Push a history in random pieces, the snapshots of each in any order, some again and some for nothing."""
     rows = Rows(history)
-    introduced: dict[str, frozenset[str]] = {}
+    introduced: dict[str, Collection[str]] = {}
     cuts = sorted(data.draw(st.sets(st.integers(1, len(history.order)), max_size=3)))
     for start, end in zip([0, *cuts], [*cuts, len(history.order)], strict=True):
         commits = history.order[start:end]
@@ -118,7 +118,7 @@ def test_a_commit_introduces_what_its_first_parent_has_not_and_nothing_that_it_h
         manifest = history.manifests[history.records[commit_id]["snapshot_id"]]
         parents = history.parents(commit_id)
         before = history.manifests[history.records[parents[0]]["snapshot_id"]] if parents else {}
-        assert set(difference(before, manifest).changed.values()) <= object_ids <= set(manifest.values())
+        assert set(difference(before, manifest).changed.values()) <= set(object_ids) <= set(manifest.values())
 
 
 @settings(max_examples=200)
@@ -137,7 +137,7 @@ def test_where_the_way_back_is_forgotten_rows_read_back_and_a_commit_introduces_
         manifest = history.manifests[history.records[commit_id]["snapshot_id"]]
         parents = history.parents(commit_id)
         before = history.manifests[history.records[parents[0]]["snapshot_id"]] if parents else {}
-        assert set(difference(before, manifest).changed.values()) <= object_ids <= set(manifest.values())
+        assert set(difference(before, manifest).changed.values()) <= set(object_ids) <= set(manifest.values())
 
 
 @settings(max_examples=100)
