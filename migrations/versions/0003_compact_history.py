@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC
+
 import msgpack
 import sqlalchemy as sa
 from alembic import op
@@ -89,6 +91,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Go back to the one before: every manifest is written whole again, the rest is made anew where it is needed."""
     _write_whole_manifests()
+    _write_own_fields_whole()
     op.drop_index("ix_musehub_clone_pack_mpack_id", "musehub_clone_pack")
     op.drop_table("musehub_clone_pack")
     op.drop_table("musehub_build")
@@ -143,3 +146,61 @@ def _write_whole_manifests() -> None:
                 .where(_snapshot.c.snapshot_id == snapshot_id)
                 .values(manifest_blob=msgpack.packb(dict(sorted(manifest.items()))))
             )
+
+
+_commit = sa.table(
+    "musehub_commit",
+    sa.column("commit_id", sa.LargeBinary()),
+    sa.column("parent_ids", sa.LargeBinary()),
+    sa.column("branch", sa.Text()),
+    sa.column("author", sa.Text()),
+    sa.column("timestamp", sa.DateTime(timezone=True)),
+)
+_commit_ref = sa.table(
+    "musehub_commit_ref",
+    sa.column("repo_id", sa.String()),
+    sa.column("commit_id", sa.LargeBinary()),
+    sa.column("own_fields", sa.LargeBinary()),
+)
+
+
+def _write_own_fields_whole() -> None:
+    """What a repo said of a commit was kept as what differs from the commit's row; before, it was a list of all."""
+    connection = op.get_bind()
+    after = ("", b"")
+    while rows := connection.execute(
+        sa.select(
+            _commit_ref.c.repo_id,
+            _commit_ref.c.commit_id,
+            _commit_ref.c.own_fields,
+            _commit.c.parent_ids,
+            _commit.c.branch,
+            _commit.c.author,
+            _commit.c.timestamp,
+        )
+        .select_from(_commit_ref.join(_commit, _commit.c.commit_id == _commit_ref.c.commit_id))
+        .where(
+            _commit_ref.c.own_fields.is_not(None),
+            sa.tuple_(_commit_ref.c.repo_id, _commit_ref.c.commit_id) > sa.tuple_(*after),
+        )
+        .order_by(_commit_ref.c.repo_id, _commit_ref.c.commit_id)
+        .limit(1_000)
+    ).all():
+        for row in rows:
+            kept = msgpack.unpackb(bytes(row.own_fields), strict_map_key=False)
+            if not isinstance(kept, dict):
+                continue
+            moment = row.timestamp if row.timestamp.tzinfo else row.timestamp.replace(tzinfo=UTC)
+            whole = [
+                kept.get("parents", bytes(row.parent_ids)),
+                kept.get("branch", row.branch),
+                kept.get("author", row.author),
+                kept.get("date", moment.astimezone(UTC).isoformat()),
+                kept.get("further", {}),
+            ]
+            connection.execute(
+                sa.update(_commit_ref)
+                .where(_commit_ref.c.repo_id == row.repo_id, _commit_ref.c.commit_id == row.commit_id)
+                .values(own_fields=msgpack.packb(whole))
+            )
+        after = (rows[-1].repo_id, bytes(rows[-1].commit_id))

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgpack
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text, update
 from sqlalchemy.orm import Session
 
 from musehub_plugin import ids
 from musehub_plugin.history import GraphCache
 from musehub_plugin.manifestlog import Difference
-from musehub_plugin.models import MusehubSnapshot
+from musehub_plugin.models import MusehubCommitRef, MusehubSnapshot
 from musehub_plugin.repack import rewrite_rows
-from musehub_plugin.store import manifests, migrate
+from musehub_plugin.store import commits, manifests, migrate
 from musehub_plugin.store.session import Database
 from musehub_plugin.testing.factories import create_repo, make_commit
 
@@ -116,3 +117,29 @@ def test_showing_a_manifest_whole_does_not_write_it(written: Engine) -> None:
         row.entry_count = 7
         session.commit()
     assert [row for row in columns(written, "manifest_blob") if row[0] is not None] == []
+
+
+def test_what_a_repo_says_of_a_commit_is_written_whole_by_a_downgrade(written: Engine) -> None:
+    with Session(written) as session:
+        said = list(commits.records(Database(session), REPO, held(written)))
+        for record in said:
+            record["author"] = f"another than {record['author']}"
+            packed = commits.pack_own_fields(record, {**record, "author": "", "timestamp": datetime.now(UTC)})
+            session.execute(
+                update(MusehubCommitRef)
+                .where(MusehubCommitRef.commit_id == record["commit_id"])
+                .values(own_fields=packed)
+            )
+        session.commit()
+    migrate.downgrade(written, "0002")
+    with written.connect() as connection:
+        kept = connection.execute(text("SELECT own_fields FROM musehub_commit_ref")).scalars()
+        assert all(len(msgpack.unpackb(bytes(packed))) == 5 for packed in kept)
+    migrate.upgrade(written)
+    with Session(written) as session:
+        assert list(commits.records(Database(session), REPO, held(written))) == said
+
+
+def held(engine: Engine) -> list[str]:
+    with Session(engine) as session:
+        return sorted(session.execute(select(MusehubCommitRef.commit_id)).scalars())
