@@ -19,7 +19,7 @@ from musehub_plugin import graph
 from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.hub import Hub
 from musehub_plugin.signals import collected, reached
-from musehub_plugin.storage.base import Deletes
+from musehub_plugin.storage.base import Deletes, KeepsParts
 from musehub_plugin.storage.uploads import delete_upload
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import fetch_packs, fetch_plans, garbage, jobs, locks, manifests, repos
@@ -47,6 +47,7 @@ class Collected:
         blobs: likewise.
         mpacks: pushed mpacks of which nothing is needed.
         busy_repos: repos that were left for the next time, since pushes kept coming or wait to be indexed.
+        leftovers: files that writers which were killed left half written; not counted with `dry_run`.
         kept_files: files that the storage cannot delete, or did not.
     """
 
@@ -58,6 +59,7 @@ class Collected:
     blobs: int = 0
     mpacks: int = 0
     busy_repos: int = 0
+    leftovers: int = 0
     kept_files: int = 0
     dry_run: bool = field(default=False)
 
@@ -101,7 +103,16 @@ class _Collection:
                 self._unreachable(repo_id)
         self._useless_mpacks()
         self._db.rollback()
+        self._leftovers()
         return self._done
+
+    def _leftovers(self) -> None:
+        if self._dry_run or not isinstance(self._hub.storage, KeepsParts):
+            return
+        try:
+            self._done.leftovers = self._hub.storage.remove_leftovers(self._grace)
+        except StorageUnavailable as error:
+            logger.warning("gc: what killed writers left stays for the next time: %s", error)
 
     def _uploads(self) -> None:
         self._say("uploads")

@@ -247,6 +247,8 @@ def gc_command(dry_run: bool, grace: int | None, as_json: bool) -> None:
         f"{done.repos} deleted repos, {done.mpacks} pushed packs, {done.fetch_packs} packs made for fetches, "
         f"{done.uploads} expired uploads."
     )
+    if done.leftovers:
+        click.echo(f"Removed {done.leftovers} files that killed writers left half written.")
     if done.busy_repos or done.kept_files:
         click.echo(f"Left for the next time: {done.busy_repos} busy repos, {done.kept_files} files.")
 

@@ -187,6 +187,15 @@ class Deletes(Protocol):
 
 
 @runtime_checkable
+class KeepsParts(Protocol):
+    """A backend whose writers leave something behind where they are killed."""
+
+    def remove_leftovers(self, older_than_seconds: int = 24 * 3600) -> int:
+        """Remove what was left, and return how many files that were; younger ones may still be being written."""
+        ...
+
+
+@runtime_checkable
 class Pings(Protocol):
     """A backend that can say whether it is there."""
 
