@@ -37,8 +37,6 @@ THIN: Final = "thin"
 
 # Packs up to this size are made in memory; larger ones go through a temporary file.
 _SPOOL_BYTES = 8 * 1024 * 1024
-# Snapshots of a plan up to which a pack may be thin: what it leans on is held in memory.
-_THIN_SNAPSHOTS = 1_000
 # A use is noted when the last note is so many seconds old, so that most answers write nothing.
 _USE_NOTED_EVERY = 60
 # Seconds between two notes that a build goes on; its lease is longer.

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import IO
 
@@ -286,7 +287,7 @@ class _Repack:
         self._db.transaction(lambda: self._record(pack, uri))
         entries = index_entries(MPackReader(file))
         while batch := list(islice(entries, _BATCH)):
-            self._db.transaction(lambda batch=batch: self._index_batch(pack, batch))  # type: ignore[misc]  # bound now
+            self._db.transaction(partial(self._index_batch, pack, batch))
             self._alive()
         reached("repack.indexed")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, func, outerjoin, select, update
+from sqlalchemy import bindparam, func, outerjoin, select
 
 from musehub_plugin.store.models import (
     MusehubMPackIndex,
@@ -139,14 +139,4 @@ def add_index_entries(db: Database, mpack_id: str, entries: Sequence[IndexEntry]
             }
             for entry in entries
         ],
-    )
-
-
-def drop_location(db: Database, object_id: str, mpack_id: str) -> None:
-    """Forget a place in an index row that turned out to be false, so that the whole mpack is searched next time."""
-    db.change(
-        update(MusehubMPackIndex)
-        .where(MusehubMPackIndex.entity_id == object_id, MusehubMPackIndex.mpack_id == mpack_id)
-        .values(frame=None, frame_offset=None, size_bytes=None)
-        .execution_options(synchronize_session=False)
     )

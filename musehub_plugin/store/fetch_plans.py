@@ -189,16 +189,6 @@ def builds_under_way(db: Database) -> int:
     )
 
 
-def is_being_built(db: Database, plan_key: str) -> bool:
-    """Say whether somebody holds a lease on a plan's build."""
-    return (
-        db.execute(
-            select(MusehubBuild.plan_key).where(MusehubBuild.plan_key == plan_key, MusehubBuild.lease_until > db.now())
-        ).first()
-        is not None
-    )
-
-
 def drop_lapsed_builds(db: Database, lapsed_for: int) -> int:
     """Forget builds whose holder died some seconds ago and that nobody took over."""
     return db.change(

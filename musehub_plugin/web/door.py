@@ -36,6 +36,17 @@ class Call:
     repo_id: str
     fields: dict[str, Any]
 
+    @property
+    def pusher(self) -> Identity:
+        """Who writes: `Access.require` lets no anonymous caller do that, whatever a host's policy says.
+
+        Raises:
+            TypeError: the request was let in to read, not to write.
+        """
+        if self.identity is None:
+            raise TypeError("an anonymous caller was let in to write")
+        return self.identity
+
 
 def enter(owner: str, slug: str, action: Action, schema: Schema | None = None, *, limit: int | None = None) -> Call:
     """Let the current request in, or raise the refusal.

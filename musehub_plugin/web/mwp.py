@@ -16,7 +16,7 @@ from flask import Response, request
 from werkzeug.wsgi import FileWrapper
 
 from musehub_plugin import refs
-from musehub_plugin.access import Action, Identity
+from musehub_plugin.access import Action
 from musehub_plugin.config import Settings
 from musehub_plugin.errors import Conflict, Invalid, TooLarge
 from musehub_plugin.fetch import FetchAnswer
@@ -54,7 +54,8 @@ def get_refs(owner: str, slug: str) -> Response:
     }
     response = encode_response(answer, _accept(), cache_control="private, no-cache")
     response.add_etag()
-    return response.make_conditional(request)  # type: ignore[return-value]  # the same object
+    response.make_conditional(request)
+    return response
 
 
 def post_negotiate(owner: str, slug: str) -> Response:
@@ -116,7 +117,7 @@ def _file_response(file: IO[bytes], size: int) -> Response:
 def post_filter_objects(owner: str, slug: str) -> Response:
     """Answer which blobs a push would have to send: what the repo holds, or the caller has sent, is not needed."""
     call = _enter_with_ids(owner, slug, "write", {"object_ids": _ids(current_hub().settings)})
-    lacking = lacking_objects(call.db, call.repo_id, _pusher(call).user_id, call.fields["object_ids"])
+    lacking = lacking_objects(call.db, call.repo_id, call.pusher.user_id, call.fields["object_ids"])
     return encode_response({"missing": [to_hex(object_id) for object_id in lacking]}, _accept())
 
 
@@ -137,7 +138,7 @@ def post_presign(owner: str, slug: str) -> Response:
 def post_objects(owner: str, slug: str) -> Response:
     """Keep blobs for the push that will name them."""
     with enter_with_file(owner, slug, "write", current_hub().settings.mwp_max_body) as (call, file):
-        received = stage(call.hub, call.db, call.repo_id, _pusher(call).user_id, sent_objects(file))
+        received = stage(call.hub, call.db, call.repo_id, call.pusher.user_id, sent_objects(file))
     return encode_response({"stored": received.stored, "skipped": received.skipped}, _accept())
 
 
@@ -146,7 +147,7 @@ def post_push(owner: str, slug: str) -> Response:
     with enter_with_file(owner, slug, "write", current_hub().settings.mwp_max_body) as (call, file):
         sent = SentPush(file, call.hub.settings)
         try:
-            done = push(call.hub, call.db, call.repo_id, _pusher(call), sent)
+            done = push(call.hub, call.db, call.repo_id, call.pusher, sent)
         except Conflict as error:
             raise _conflict_for_muse(error, sent.branch) from None
     request_repack(call.hub, call.repo_id)
@@ -210,9 +211,3 @@ def _ids(settings: Settings) -> Ids:
 
 def _accept() -> str | None:
     return request.headers.get("Accept")
-
-
-def _pusher(call: Call) -> Identity:
-    # Access.require lets no anonymous caller write, whatever a host's policy says.
-    assert call.identity is not None  # noqa: S101 - for the type checker
-    return call.identity

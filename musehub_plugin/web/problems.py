@@ -17,7 +17,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
-from flask import Blueprint, Flask, Response, current_app, got_request_exception, request
+from flask import Blueprint, Response, got_request_exception, request
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, default_exceptions
@@ -36,6 +36,7 @@ from musehub_plugin.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from musehub_plugin.hub import current_app_object
 from musehub_plugin.web.negotiation import PROBLEM_TYPE, encode_response
 
 logger = logging.getLogger(__name__)
@@ -175,7 +176,7 @@ def register(
             return database_error(error)
         logger.error("Request %s failed.", request_id(), exc_info=error)
         # Flask sends this for exceptions that nobody handles; error trackers listen to it.
-        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined] # a proxy, untyped
+        app = current_app_object()
         got_request_exception.send(app, _async_wrapper=app.ensure_sync, exception=error)
         return respond(500, HubError.code, "The server failed. Give the request id to the operator.")
 

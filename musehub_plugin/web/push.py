@@ -7,13 +7,12 @@ from typing import Any
 
 from flask import Response, request
 
-from musehub_plugin.access import Identity
 from musehub_plugin.hub import current_app_object
 from musehub_plugin.jobs.queue import request_index, request_repack
 from musehub_plugin.push import BranchUpdate, presign, unpack
 from musehub_plugin.signals import pushed
 from musehub_plugin.store.jobs import index_job_id
-from musehub_plugin.web.door import Call, enter
+from musehub_plugin.web.door import enter
 from musehub_plugin.web.fields import UNPACK_SCHEMA, presign_schema
 from musehub_plugin.web.negotiation import encode_response
 
@@ -28,7 +27,7 @@ def post_presign(owner: str, slug: str) -> Response:
         call.hub,
         call.db,
         call.repo_id,
-        _pusher(call).user_id,
+        call.pusher.user_id,
         call.fields["mpack_id"],
         call.fields["size_bytes"],
     )
@@ -54,7 +53,7 @@ def post_unpack(owner: str, slug: str) -> Response:
         expected_head=call.fields["expected_head"],
         force=call.fields["force"],
     )
-    done = unpack(call.hub, call.db, call.repo_id, _pusher(call).user_id, mpack_id, change)
+    done = unpack(call.hub, call.db, call.repo_id, call.pusher.user_id, mpack_id, change)
     indexed = done.indexed or request_index(call.hub, call.db, mpack_id)
     if done.indexed:
         request_repack(call.hub, call.repo_id)
@@ -68,9 +67,3 @@ def post_unpack(owner: str, slug: str) -> Response:
     )
     answer = {**asdict(done), "indexed": indexed, "index_job": index_job_id(mpack_id)}
     return encode_response(answer, request.headers.get("Accept"))
-
-
-def _pusher(call: Call) -> Identity:
-    # Access.require lets no anonymous caller write, whatever a host's policy says.
-    assert call.identity is not None  # noqa: S101 - for the type checker
-    return call.identity

@@ -23,7 +23,8 @@ def get_refs(owner: str, slug: str) -> Response:
         cache_control="private, no-cache",
     )
     response.add_etag()
-    return response.make_conditional(request)  # type: ignore[return-value]  # the same object
+    response.make_conditional(request)
+    return response
 
 
 def post_negotiate(owner: str, slug: str) -> Response:
