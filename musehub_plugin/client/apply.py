@@ -114,9 +114,9 @@ def apply_mpack(
     store, bases = LooseStore(workdir), Held(workdir)
     if isinstance(source, Path):
         with source.open("rb") as file:
-            return apply_to(store, file, limits=limits, progress=progress, bases=bases)
+            return apply_to(store, file, limits=limits, progress=progress, bases=bases, folder=workdir.temp_folder)
     opened = io.BytesIO(source) if isinstance(source, bytes) else source
-    return apply_to(store, opened, limits=limits, progress=progress, bases=bases)
+    return apply_to(store, opened, limits=limits, progress=progress, bases=bases, folder=workdir.temp_folder)
 
 
 def apply_to(
@@ -126,6 +126,7 @@ def apply_to(
     limits: Limits | None = None,
     progress: Progress = silent,
     bases: BaseProvider | None = None,
+    folder: Path | None = None,
 ) -> Applied:
     """Verify an mpack, and give a store what it holds: the rules of `apply_mpack`, whatever the store does.
 
@@ -135,13 +136,14 @@ def apply_to(
         limits: what is accepted.
         progress: told about blobs, snapshots and commits done.
         bases: what a thin mpack may start from.
+        folder: where ids are kept that memory has no room for; None: where the system has such files.
 
     Raises:
         BadMPack: as `apply_mpack`.
     """
     try:
         # One frame at a time: blobs are read in their order, and each frame may take 16 MiB.
-        reader = MPackReader(file, limits=limits, cached_frames=1, bases=bases)
+        reader = MPackReader(file, limits=limits, cached_frames=1, bases=bases, folder=folder)
         application = _Application(store, reader, progress)
         return Applied(
             reader.commit_count,
@@ -203,10 +205,11 @@ class _Application:
 
     def _checked_commits(self) -> Iterator[dict[str, Any]]:
         """Check all commits, then give them, parents before children."""
-        passed: set[str] = set()
+        # Named by ids and not here: few, as what the pack holds has numbers, and what it leans on is here.
         awaited: set[str] = set()
         in_order = True
-        for commit in self._reader.commits():
+        for read in self._reader.read_commits():
+            commit = read.record
             commit_id = commit["commit_id"]
             if not commit_hashes_to(commit):
                 raise BadMPack(f"commit {commit_id} of the mpack does not hash to its id")
@@ -216,11 +219,14 @@ class _Application:
                     "mpack nor here"
                 )
             in_order = in_order and commit_id not in awaited
-            passed.add(commit_id)
-            awaited.update(parent for parent in commit["parent_ids"] if parent not in passed)
-        for parent in sorted(awaited - passed):
-            if not self._store.has("commits", parent):
-                raise BadMPack(f"a commit of the mpack has the parent {parent}, which is neither in the mpack nor here")
+            awaited.update(parent for parent in read.outside_parents if not self._store.has("commits", parent))
+        missing = awaited.copy()
+        for commit in self._reader.commits() if missing else ():
+            missing.discard(commit["commit_id"])
+        if missing:
+            raise BadMPack(
+                f"a commit of the mpack has the parent {min(missing)}, which is neither in the mpack nor here"
+            )
         # Hubs send parents first; another order costs the memory to turn it round.
         return self._reader.commits() if in_order else _parents_first(self._reader.commits())
 

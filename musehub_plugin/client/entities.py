@@ -33,6 +33,7 @@ class EntityFiles:
 
     Attributes:
         packs: the mpacks that are kept as they came.
+        temp_folder: where files are made on the way to their place, and those without names.
         repo_id: the repo's id on the hub.
         rewrite: write what is there already once more, to repair it; False at first.
     """
@@ -44,7 +45,8 @@ class EntityFiles:
         self.packs = PackFolder(muse)
         self.rewrite = False
         self._base = os.fspath(muse)
-        prefix = os.fspath(muse / "tmp" / f"{os.getpid()}-{os.urandom(4).hex()}")
+        self.temp_folder = muse / "tmp"
+        prefix = os.fspath(self.temp_folder / f"{os.getpid()}-{os.urandom(4).hex()}")
         self._temp_names = (f"{prefix}-{number}" for number in count())
 
     def has(self, kind: str, entity_id: str) -> bool:

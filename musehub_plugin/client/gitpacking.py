@@ -119,7 +119,7 @@ class PackedImport:
         children: Counter[str],
         tell: Progress,
     ) -> tuple[IndexBuilder, str]:
-        builder = IndexBuilder()
+        builder = IndexBuilder(self._workdir.temp_folder)
         with path.open("xb") as file:
             out = HashedFile(file)
             with MPackWriter(out, threads=max(1, len(os.sched_getaffinity(0)))) as writer:
@@ -129,8 +129,8 @@ class PackedImport:
                 snapshot_ids = self._write_snapshots(writer, builder, _commits_in(spool), children, tell)
                 self._write_commits(writer, builder, _commits_in(spool), snapshot_ids)
         with path.open("rb") as file:
-            reader = MPackReader(file)
-            builder.add_blobs(reader.blob_digests(), reader.blob_places())
+            reader = MPackReader(file, folder=self._workdir.temp_folder)
+            builder.add_blobs(reader.placed_digests())
         return builder, out.mpack_id()
 
     def _write_blobs(self, writer: MPackWriter, blobs: GitBlobs, order: Sequence[bytes], tell: Progress) -> None:
@@ -144,7 +144,7 @@ class PackedImport:
                         writer.add_blob(object_id, content)
                         self._result.new_blobs += 1
                 else:
-                    with TemporaryFile(dir=self._workdir.temp_path().parent) as file:
+                    with TemporaryFile(dir=self._workdir.temp_folder) as file:
                         object_id = _spooled(file, pieces)
                         if self._is_new("objects", object_id):
                             writer.add_blob_stream(object_id, size, iter(partial(file.read, CHUNK), b""))
@@ -164,7 +164,7 @@ class PackedImport:
         digests: list[bytes] = []
         written: set[bytes] = set()
         manifest = RunningManifest(writer)
-        with KeptManifests.opened(self._workdir.temp_path().parent) as kept:
+        with KeptManifests.opened(self._workdir.temp_folder) as kept:
             last = ""
             for done, commit in enumerate(commits, 1):
                 parent = commit.parents[0] if commit.parents else ""

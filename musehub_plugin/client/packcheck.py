@@ -7,7 +7,6 @@ pack's blobs or are listed as lying outside it, and an id that the pack does not
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -46,11 +45,13 @@ def check_pack(
     """
     with path.open("rb") as file, ExitStack() as stack:
         try:
-            reader = MPackReader(_Positioned(file.fileno()), limits=limits, cached_frames=1)
+            source = _Positioned(file.fileno())
+            reader = MPackReader(source, limits=limits, cached_frames=1, folder=files.temp_folder)
             processes = processes_beside() if reader.raw_size >= _BESIDE_BYTES else 0
             if processes:
                 check = partial(verify_blobs, reader)
-                beside = stack.enter_context(Beside(check, blob_shares(reader, processes), [file.fileno()]))
+                handles = [file.fileno(), *reader.handles]
+                beside = stack.enter_context(Beside(check, blob_shares(reader, processes), handles))
             else:
                 verify_blobs(reader)
                 progress("blobs", reader.blob_count, reader.blob_count)
@@ -71,63 +72,77 @@ class _Checked:
         self._files = files
         self._reader = reader
         self._progress = progress
-        self.builder = IndexBuilder()
-        self.builder.add_blobs(reader.blob_digests(), reader.blob_places())
+        self._known = not files.holds_nothing()
+        self.builder = IndexBuilder(files.temp_folder)
+        self.builder.add_blobs(reader.placed_digests())
         for object_id in reader.outside_objects():
             self._require("objects", object_id, "a snapshot of the mpack names blob")
-        snapshots = self._snapshots()
-        commits = self._commits(snapshots)
-        blobs = reader.blob_digests()
         self.applied = Applied(
             reader.commit_count,
             reader.snapshot_count,
             reader.blob_count,
-            new_blobs=self._new("objects", [blobs[start : start + 32] for start in range(0, len(blobs), 32)]),
-            new_snapshots=self._new("snapshots", snapshots),
-            new_commits=self._new("commits", commits),
+            new_snapshots=self._snapshots(),
+            new_commits=self._commits(),
+            new_blobs=sum(self._is_new("objects", digest) for digest, _ in reader.placed_digests())
+            if self._known
+            else reader.blob_count,
         )
 
-    def _snapshots(self) -> set[bytes]:
-        passed: set[bytes] = set()
+    def _snapshots(self) -> int:
+        """Check all snapshots, and return how many are new."""
+        new_count = 0
         stated = False
         for done, delta in enumerate(self._reader.snapshot_deltas(), 1):
             digest = ids.to_digest(delta.snapshot_id)
-            passed.add(digest)
             self.builder.add_snapshot(digest)
+            new_count += self._is_new("snapshots", digest)
             stated = stated or delta.id_is_stored
             if done % _STEP == 0:
                 self._progress("snapshots", done, self._reader.snapshot_count)
         if stated:
             verify_snapshots(self._reader)
-        return passed
+        return new_count
 
-    def _commits(self, snapshots: Collection[bytes]) -> set[bytes]:
-        passed: set[bytes] = set()
-        awaited: set[bytes] = set()
-        for done, (commit, rule) in enumerate(self._reader.commits_with_rule(), 1):
+    def _commits(self) -> int:
+        """Check all commits, and return how many are new."""
+        new_count = 0
+        # Named by ids and not here: few, as what the pack holds has numbers, and what it leans on is here.
+        parents: set[str] = set()
+        snapshots: dict[str, str] = {}
+        for done, read in enumerate(self._reader.read_commits(), 1):
+            commit = read.record
             commit_id, snapshot_id = commit["commit_id"], commit["snapshot_id"]
-            if rule == IdRule.STORED and not commit_hashes_to(commit):
+            if read.rule == IdRule.STORED and not commit_hashes_to(commit):
                 raise BadMPack(f"commit {commit_id} of the mpack does not hash to its id")
-            if ids.to_digest(snapshot_id) not in snapshots:
-                self._require("snapshots", snapshot_id, f"commit {commit_id} of the mpack names snapshot")
+            if read.outside_snapshot and snapshot_id not in snapshots and not self._files.has_snapshot(snapshot_id):
+                snapshots[snapshot_id] = commit_id
+            parents.update(parent for parent in read.outside_parents if not self._files.has_commit(parent))
             digest = ids.to_digest(commit_id)
-            passed.add(digest)
             self.builder.add_commit(commit, digest)
-            awaited.update(map(ids.to_digest, commit["parent_ids"]))
+            new_count += self._is_new("commits", digest)
             if done % _STEP == 0:
                 self._progress("commits", done, self._reader.commit_count)
-        for parent in sorted(awaited - passed):
-            self._require("commits", ids.from_digest(parent), "a commit of the mpack has the parent")
-        return passed
+        # It may name what it holds by ids all the same.
+        for snapshot_id in self._reader.snapshot_ids() if snapshots else ():
+            snapshots.pop(snapshot_id, None)
+        for snapshot_id, commit_id in snapshots.items():
+            raise _missing(f"commit {commit_id} of the mpack names snapshot", snapshot_id)
+        for commit in self._reader.commits() if parents else ():
+            parents.discard(commit["commit_id"])
+        if parents:
+            raise _missing("a commit of the mpack has the parent", min(parents))
+        return new_count
 
     def _require(self, kind: str, entity_id: str, what: str) -> None:
         if not self._files.has(kind, entity_id):
-            raise BadMPack(f"{what} {entity_id}, which is neither in the mpack nor here")
+            raise _missing(what, entity_id)
 
-    def _new(self, kind: str, digests: Collection[bytes]) -> int:
-        if self._files.holds_nothing():
-            return len(digests)
-        return sum(not self._files.has(kind, ids.from_digest(digest)) for digest in digests)
+    def _is_new(self, kind: str, digest: bytes) -> bool:
+        return not (self._known and self._files.has(kind, ids.from_digest(digest)))
+
+
+def _missing(what: str, entity_id: str) -> BadMPack:
+    return BadMPack(f"{what} {entity_id}, which is neither in the mpack nor here")
 
 
 class _Positioned:

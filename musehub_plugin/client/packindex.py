@@ -27,6 +27,8 @@ from typing import Any, Final
 import msgpack
 
 from musehub_plugin import ids
+from musehub_plugin.client.sortedrows import SortedRows
+from musehub_plugin.mpack.overflow import Overflow
 from musehub_plugin.mpack.zstd import compress, decompress
 
 MAGIC: Final = b"MUSEIDX1"
@@ -39,6 +41,7 @@ _ROWS: Final = {"objects": _BLOB_ROW, "snapshots": _ORDINAL_ROW, "commits": _ORD
 _COMMITS_PER_BLOCK: Final = 256
 _WINDOW_LOG: Final = 22
 _CACHED_BLOCKS: Final = 16
+_PIECE: Final = 1 << 18
 
 
 class PackIndex:
@@ -142,34 +145,34 @@ class PackIndex:
 
 
 class IndexBuilder:
-    """Collects what an index says, as a pack is read from its first blob to its last commit."""
+    """Collects what an index says, as a pack is read from its first blob to its last commit, in bounded memory.
 
-    def __init__(self) -> None:
-        self._rows: dict[str, list[bytes]] = {kind: [] for kind in KINDS}
+    Args:
+        folder: where files are made of what memory has no room for.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._rows = {kind: SortedRows(32 + _ROWS[kind].size, folder) for kind in KINDS}
         self._block: list[dict[str, Any]] = []
-        self._blocks: list[tuple[bytes, int]] = []
+        self._blocks = Overflow(folder)
+        self._sizes: list[tuple[int, int]] = []
 
-    def add_blobs(self, digests: bytes, places: Iterable[tuple[int, int, int]]) -> None:
-        """Add all blobs.
-
-        Args:
-            digests: their SHA-256 digests, 32 bytes each.
-            places: frame, offset and size of each.
-        """
-        pack = _BLOB_ROW.pack
-        self._rows["objects"] += [
-            digests[32 * number : 32 * number + 32] + pack(*place) for number, place in enumerate(places)
-        ]
+    def add_blobs(self, placed: Iterable[tuple[bytes, tuple[int, int, int, int]]]) -> None:
+        """Add all blobs, as `MPackReader.placed_digests` gives them."""
+        pack, add = _BLOB_ROW.pack, self._rows["objects"].add
+        for digest, (_, *place) in placed:
+            add(digest + pack(*place))
 
     def add_snapshot(self, digest: bytes) -> None:
         """Add a snapshot by its id's digest; the pack's order is the order of the calls."""
         rows = self._rows["snapshots"]
-        rows.append(digest + _ORDINAL_ROW.pack(len(rows)))
+        rows.add(digest + _ORDINAL_ROW.pack(len(rows)))
 
     def add_commit(self, commit: dict[str, Any], digest: bytes) -> None:
         """Add a commit in its wire form, and its id's digest; the pack's order is the order of the calls."""
         rows = self._rows["commits"]
-        rows.append(digest + _ORDINAL_ROW.pack(len(rows)))
+        rows.add(digest + _ORDINAL_ROW.pack(len(rows)))
         self._block.append(commit)
         if len(self._block) == _COMMITS_PER_BLOCK:
             self._flush()
@@ -186,20 +189,28 @@ class IndexBuilder:
     def _flush(self) -> None:
         if self._block:
             raw: bytes = msgpack.packb(self._block)
-            self._blocks.append((compress(raw, level=3, window_log=_WINDOW_LOG), len(raw)))
+            stored = compress(raw, level=3, window_log=_WINDOW_LOG)
+            self._blocks.append(stored)
+            self._sizes.append((len(stored), len(raw)))
             self._block = []
 
     def _pieces(self) -> Iterator[bytes]:
-        yield _HEADER.pack(MAGIC, *(len(self._rows[kind]) for kind in KINDS), len(self._blocks))
+        yield _HEADER.pack(MAGIC, *(len(self._rows[kind]) for kind in KINDS), len(self._sizes))
         size = _HEADER.size
         for kind in KINDS:
-            rows = sorted(self._rows[kind])
-            yield b"".join([row[:32] for row in rows])
-            yield b"".join([row[32:] for row in rows])
-            size += len(rows) * (32 + _ROWS[kind].size)
-        place = size + len(self._blocks) * _BLOCK_ROW.size
-        for block, raw in self._blocks:
-            yield _BLOCK_ROW.pack(place, len(block), raw)
-            place += len(block)
-        for block, _ in self._blocks:
-            yield block
+            values = Overflow(self._folder)
+            for rows in self._rows[kind].shares():
+                yield b"".join([row[:32] for row in rows])
+                values.append(b"".join([row[32:] for row in rows]))
+            yield from _pieces_of(values)
+            size += len(self._rows[kind]) * (32 + _ROWS[kind].size)
+        place = size + len(self._sizes) * _BLOCK_ROW.size
+        for stored, raw in self._sizes:
+            yield _BLOCK_ROW.pack(place, stored, raw)
+            place += stored
+        yield from _pieces_of(self._blocks)
+
+
+def _pieces_of(overflow: Overflow) -> Iterator[bytes]:
+    for start in range(0, overflow.size, _PIECE):
+        yield overflow.read(start, _PIECE)

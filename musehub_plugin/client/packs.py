@@ -71,6 +71,10 @@ class Pack:
         return self._index
 
     @property
+    def _temp_folder(self) -> Path:
+        return self.path.parent.parent / "tmp"
+
+    @property
     def is_open(self) -> bool:
         """Whether the pack's file is open."""
         return self._file is not None
@@ -84,7 +88,7 @@ class Pack:
         if self._reader is None:
             try:
                 self._file = self.path.open("rb")
-                self._reader = MPackReader(self._file)
+                self._reader = MPackReader(self._file, folder=self._temp_folder)
             except (OSError, MPackError) as error:
                 self.close()
                 raise self.damaged(error) from None
@@ -138,10 +142,10 @@ class Pack:
         )
 
     def _rebuilt(self) -> PackIndex:
-        builder = IndexBuilder()
+        builder = IndexBuilder(self._temp_folder)
         reader = self.reader()
         try:
-            builder.add_blobs(reader.blob_digests(), reader.blob_places())
+            builder.add_blobs(reader.placed_digests())
             for snapshot_id in reader.snapshot_ids():
                 builder.add_snapshot(ids.to_digest(snapshot_id))
             for commit in reader.commits():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
-from typing import Any
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgpack
 
 from musehub_plugin import ids
 from musehub_plugin.mpack.bounded import Columns
+from musehub_plugin.mpack.digestlist import DigestList
 from musehub_plugin.mpack.digests import DigestTable
 from musehub_plugin.mpack.extra import decode_extra, encode_extra
 from musehub_plugin.mpack.limits import Limits, MPackError
@@ -149,24 +152,38 @@ class CommitEncoder:
         self._reset()
 
 
+class ReadCommit(NamedTuple):
+    """A commit as a pack has it.
+
+    Attributes:
+        record: the commit as it was written.
+        rule: where its id comes from.
+        outside_parents: those of its parents that are named by their ids: none of the commits before it, mostly.
+        outside_snapshot: its snapshot is named by its id: none of the pack's, mostly.
+    """
+
+    record: dict[str, Any]
+    rule: IdRule
+    outside_parents: Sequence[str]
+    outside_snapshot: bool
+
+
 class CommitDecoder:
     """Turns frames of commits back into records.
 
     Args:
-        snapshot_id: gives the id of the pack's n-th snapshot.
-        snapshot_count: how many there are.
+        snapshots: the ids of the pack's snapshots.
         limits: what is accepted.
+        folder: where the ids of commits are kept that memory has no room for.
     """
 
-    def __init__(self, snapshot_id: Callable[[int], str], snapshot_count: int, limits: Limits) -> None:
-        self._snapshot_id = snapshot_id
-        self._snapshot_count = snapshot_count
+    def __init__(self, snapshots: DigestList, limits: Limits, folder: Path | None = None) -> None:
+        self._snapshots = snapshots
         self._limits = limits
-        self._digests = bytearray()
-        self._seen: set[bytes] = set()
+        self._digests = DigestList(folder)
 
-    def decode(self, raw: bytes, count: int, where: str) -> Iterator[tuple[dict[str, Any], IdRule]]:
-        """Yield the commits of one frame, each with the rule that gave its id; frames must come in file order.
+    def decode(self, raw: bytes, count: int, where: str) -> Iterator[ReadCommit]:
+        """Yield the commits of one frame; frames must come in file order.
 
         Args:
             raw: the frame's raw bytes.
@@ -194,18 +211,22 @@ class CommitDecoder:
         parent_steps = iter(parents)
         last_snapshot = -1
         stored_start = 0
+        snapshot_count = len(self._snapshots)
+        ordinal = len(self._digests) - 1
         for row in range(count):
-            ordinal = len(self._digests) // 32
+            ordinal += 1
             entity = f"{where}: commit {ordinal}"
-            parent_ids = [self._parent(next(parent_steps), ordinal, outside, entity) for _ in range(parent_counts[row])]
+            steps = list(islice(parent_steps, parent_counts[row]))
+            parent_ids = [self._parent(step, ordinal, outside, entity) for step in steps]
+            outside_parents = [parent for parent, step in zip(parent_ids, steps, strict=True) if step <= 0]
             step = snapshots[row]
             if step & 1:
                 snapshot_id = _outside_id(outside, step >> 1, entity)
             else:
                 last_snapshot += 1 + (step >> 1)
-                if not 0 <= last_snapshot < self._snapshot_count:
-                    raise MPackError(f"{entity} refers to snapshot {last_snapshot} of {self._snapshot_count}")
-                snapshot_id = self._snapshot_id(last_snapshot)
+                if not 0 <= last_snapshot < snapshot_count:
+                    raise MPackError(f"{entity} refers to snapshot {last_snapshot} of {snapshot_count}")
+                snapshot_id = ids.from_digest(self._snapshots[last_snapshot])
             rule = IdRule(rules[row])
             if rule == IdRule.STORED:
                 commit_id = ids.from_digest(stored[stored_start : stored_start + 32])
@@ -213,11 +234,8 @@ class CommitDecoder:
             else:
                 last = authors[row] if rule == IdRule.AUTHOR else dates[row]
                 commit_id = ids.commit_id(parent_ids, snapshot_id, messages[row], last)
-            digest = ids.to_digest(commit_id)
-            if digest in self._seen:
+            if not self._digests.add(ids.to_digest(commit_id)):
                 raise MPackError(f"{entity} is in the pack twice")
-            self._seen.add(digest)
-            self._digests += digest
             record: dict[str, Any] = {
                 "commit_id": commit_id,
                 "parent_ids": parent_ids,
@@ -229,15 +247,24 @@ class CommitDecoder:
             }
             if extras[row]:
                 record.update(decode_extra(extras[row], entity, limits))
-            yield record, rule
+            yield ReadCommit(record, rule, outside_parents, bool(step & 1))
+
+    def finish(self) -> None:
+        """Check that no commit came twice.
+
+        Raises:
+            MPackError: one did.
+        """
+        twice = self._digests.first_repeat()
+        if twice is not None:
+            raise MPackError(f"commits: commit {twice} is in the pack twice")
 
     def _parent(self, step: int, ordinal: int, outside: bytes, entity: str) -> str:
         if step <= 0:
             return _outside_id(outside, -step, entity)
         if step > ordinal:
             raise MPackError(f"{entity} has a parent {step} before it")
-        start = 32 * (ordinal - step)
-        return ids.from_digest(bytes(self._digests[start : start + 32]))
+        return ids.from_digest(self._digests[ordinal - step])
 
 
 def _outside_id(outside: bytes, index: int, entity: str) -> str:

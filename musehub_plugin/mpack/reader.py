@@ -6,18 +6,23 @@ from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, chain
+from pathlib import Path
 from typing import Any
 
 from musehub_plugin import ids
 from musehub_plugin.mpack.bounded import Columns
+from musehub_plugin.mpack.digestlist import DigestList
 from musehub_plugin.mpack.entities import BlobEntry, SnapshotDelta
-from musehub_plugin.mpack.history import CommitDecoder, IdRule
+from musehub_plugin.mpack.history import CommitDecoder, ReadCommit
 from musehub_plugin.mpack.layout import Frame, Kind
 from musehub_plugin.mpack.limits import Limits, MPackError
 from musehub_plugin.mpack.manifests import ManifestHasher, SnapshotDecoder, continues
 from musehub_plugin.mpack.packfile import PackFile, Source
 from musehub_plugin.mpack.thin import BaseProvider
+
+# 2 MiB of them; of a pack of more blobs they are read again where they are needed.
+_KEPT_SIZES = 1 << 18
 
 
 class Blob:
@@ -59,6 +64,8 @@ class MPackReader:
         limits: what is accepted.
         cached_frames: decompressed frames of blobs kept for the next read, up to 16 MiB each.
         bases: what the receiver holds, to read a thin pack; it is asked when it is needed.
+        folder: where ids are kept that memory has no room for, in files without names; None: where the system has such
+            files.
 
     Attributes:
         size_bytes: size of the file.
@@ -74,8 +81,15 @@ class MPackReader:
     """
 
     def __init__(
-        self, source: Source, *, limits: Limits | None = None, cached_frames: int = 2, bases: BaseProvider | None = None
+        self,
+        source: Source,
+        *,
+        limits: Limits | None = None,
+        cached_frames: int = 2,
+        bases: BaseProvider | None = None,
+        folder: Path | None = None,
     ) -> None:
+        self._folder = folder
         self.limits = limits or Limits()
         self._file = PackFile(source, self.limits, bases)
         self.size_bytes = self._file.size_bytes
@@ -83,10 +97,10 @@ class MPackReader:
         self.frames = self._file.frames
         self._cached_frames = cached_frames
         self._cache: OrderedDict[int, bytes] = OrderedDict()
-        self._blob_digests: bytes | None = None
+        self._blob_digests: DigestList | None = None
         self._blob_sizes = array("Q")
-        self._outside: bytes | None = None
-        self._snapshot_digests: bytes | None = None
+        self._outside: DigestList | None = None
+        self._snapshot_digests: DigestList | None = None
 
         self.commit_count = self._file.count(Kind.COMMITS)
         self.snapshot_count = self._file.count(Kind.SNAPSHOTS)
@@ -117,33 +131,43 @@ class MPackReader:
         self._cache[ordinal] = raw
         return raw
 
-    def _load_directory(self) -> bytes:
-        if self._blob_digests is not None:
-            return self._blob_digests
-        digests = bytearray()
-        sizes = array("Q")
-        seen: set[bytes] = set()
+    def _directory(self) -> Iterator[tuple[str, bytes, list[int]]]:
+        """Yield each frame of the directory: its name for errors, the ids of its blobs, and their sizes."""
         for ordinal, frame in self._file.of_kind(Kind.DIRECTORY):
             raw, where = self._file.decode(ordinal)
             columns = Columns(raw, where, 2)
-            part = columns.digests("blob id", count=frame.count)
-            sizes.extend(columns.integers("size", count=frame.count, low=0, high=self.limits.max_blob_size))
+            digests = columns.digests("blob id", count=frame.count)
+            sizes = columns.integers("size", count=frame.count, low=0, high=self.limits.max_blob_size)
             columns.finish()
-            for start in range(0, len(part), 32):
-                digest = part[start : start + 32]
-                if digest in seen:
-                    raise MPackError(f"{where}: blob {ids.from_digest(digest)} is listed twice")
-                seen.add(digest)
-            digests += part
-        self._blob_sizes = sizes
+            yield where, digests, sizes
+
+    def _load_directory(self) -> DigestList:
+        if self._blob_digests is not None:
+            return self._blob_digests
+        digests = DigestList(self._folder)
+        kept = array("Q")
+        where = "directory"
+        for where, part, sizes in self._directory():
+            _refuse_twice(f"{where}: blob", digests, digests.extend(part))
+            if self.blob_count <= _KEPT_SIZES:
+                kept.extend(sizes)
+        _refuse_twice(f"{where}: blob", digests, digests.first_repeat())
+        self._blob_sizes = kept
         for _ in self._placed():
             pass
-        self._blob_digests = bytes(digests)
-        return self._blob_digests
+        self._blob_digests = digests
+        return digests
+
+    def _sizes(self) -> Iterator[int]:
+        """Return the size of each blob, after the directory was read once."""
+        if len(self._blob_sizes) == self.blob_count:
+            return iter(self._blob_sizes)
+        return chain.from_iterable(sizes for _, _, sizes in self._directory())
 
     def _placed(self) -> Iterator[tuple[int, int, int, int]]:
         """Yield ordinal, frame, offset and size of each blob; checks that the blobs fill their frames exactly."""
         ordinal = 0
+        sizes = self._sizes()
         over = 0  # bytes of the last blob that belong in the frames to come
         for number, frame in self._file.of_kind(Kind.BLOBS):
             offset = min(over, frame.raw)
@@ -152,7 +176,7 @@ class MPackReader:
                 # At the border of two frames a blob begins in the one that counts it.
                 if over:
                     raise MPackError(f"frame {number} (blobs): blob {ordinal} does not begin in it")
-                size = self._blob_sizes[ordinal]
+                size = next(sizes)
                 yield ordinal, number, offset, size
                 ordinal += 1
                 offset += size
@@ -163,17 +187,15 @@ class MPackReader:
         if over:
             raise MPackError(f"blobs: the last one lacks {over} bytes")
 
-    def _load_outside(self) -> bytes:
+    def _load_outside(self) -> DigestList:
         if self._outside is None:
-            parts = []
+            outside = DigestList(self._folder)
             for ordinal, frame in self._file.of_kind(Kind.OUTSIDE):
                 raw, where = self._file.decode(ordinal)
                 if len(raw) != 32 * frame.count:
                     raise MPackError(f"{where}: {len(raw)} bytes are not {frame.count} ids")
-                parts.append(raw)
-            outside = b"".join(parts)
-            if len({outside[start : start + 32] for start in range(0, len(outside), 32)}) * 32 != len(outside):
-                raise MPackError("outside objects: one is listed twice")
+                _refuse_twice("outside objects:", outside, outside.extend(raw))
+            _refuse_twice("outside objects:", outside, outside.first_repeat())
             self._outside = outside
         return self._outside
 
@@ -187,13 +209,23 @@ class MPackReader:
 
     def blob_digests(self) -> bytes:
         """Return the ids of the blobs in order, each as the 32 bytes that it stands for."""
-        return self._load_directory()
+        digests = self._load_directory()
+        return digests.part(0, len(digests))
+
+    @property
+    def handles(self) -> list[int]:
+        """Descriptors that another process needs, beside the source's own, to read blobs by this reader."""
+        handle = self._load_directory().handle
+        return [] if handle is None else [handle]
 
     def directory(self) -> Iterator[BlobEntry]:
         """Yield where each blob is, in order."""
-        digests = self._load_directory()
-        for ordinal, frame, offset, size in self._placed():
-            yield BlobEntry(ids.from_digest(digests[32 * ordinal : 32 * ordinal + 32]), ordinal, frame, offset, size)
+        for digest, (ordinal, frame, offset, size) in zip(self._load_directory(), self._placed(), strict=True):
+            yield BlobEntry(ids.from_digest(digest), ordinal, frame, offset, size)
+
+    def placed_digests(self) -> Iterator[tuple[bytes, tuple[int, int, int, int]]]:
+        """Yield the 32 bytes of each blob's id, and its ordinal, frame, offset and size, in order."""
+        return zip(self._load_directory(), self._placed(), strict=True)
 
     def blob_places(self) -> Iterator[tuple[int, int, int]]:
         """Yield frame, offset and size of each blob in order, as `blob_chunks` takes them."""
@@ -256,9 +288,7 @@ class MPackReader:
 
     def outside_objects(self) -> Iterator[str]:
         """Yield the ids of the objects that manifests name and the pack does not hold, each once."""
-        outside = self._load_outside()
-        for start in range(0, len(outside), 32):
-            yield ids.from_digest(outside[start : start + 32])
+        yield from map(ids.from_digest, self._load_outside())
 
     def know_snapshots(self, digests: bytes) -> None:
         """Take the ids of all snapshots on trust, so that no pass computes them again.
@@ -271,11 +301,14 @@ class MPackReader:
         """
         if len(digests) != 32 * self.snapshot_count:
             raise ValueError(f"{len(digests)} bytes are not the ids of {self.snapshot_count} snapshots")
-        self._snapshot_digests = digests
+        known = DigestList(self._folder)
+        known.extend(digests)
+        self._snapshot_digests = known
 
     def snapshot_digests(self) -> bytes:
         """Return the ids of the snapshots in order, each as the 32 bytes that it stands for."""
-        return self._load_snapshot_digests()
+        digests = self._load_snapshot_digests()
+        return digests.part(0, len(digests))
 
     def snapshot_deltas(self, start: int = 0) -> Iterator[SnapshotDelta]:
         """Yield the snapshots in order, each as what it changes.
@@ -284,35 +317,37 @@ class MPackReader:
             start: the ordinal of the first that is needed: some before it may come too, but not those of frames that
                 it does not need. The first that comes is given whole.
         """
-        objects = self._load_directory() + self._load_outside()
+        blobs, outside = self._load_directory(), self._load_outside()
+        blob_count = len(blobs)
         known = self._snapshot_digests
         hasher = ManifestHasher()
         bases = self._file.bases()
         held = bases.object_ids if bases else []
-        decoder = SnapshotDecoder(len(objects) // 32, self.limits, bases)
+        decoder = SnapshotDecoder(blob_count + len(outside), self.limits, bases)
+        from_digest = ids.from_digest
         frames, ordinal = self._snapshot_frames(start)
         first = ordinal
-        digests = bytearray()
-        seen: set[bytes] = set()
+        digests = DigestList(self._folder)
+        where = "snapshots"
         for number, frame in frames:
             raw, where = self._file.decode(number)
             for change in decoder.decode(raw, frame.count, where):
                 changed = {
-                    path: ids.from_digest(objects[32 * ref : 32 * ref + 32]) if ref >= 0 else held[-1 - ref]
+                    path: from_digest(blobs[ref] if ref < blob_count else outside[ref - blob_count])
+                    if ref >= 0
+                    else held[-1 - ref]
                     for path, ref in change.changed.items()
                 }
                 if known is None:
                     hasher.change(change.removed, changed, full=change.full)
                     digest = change.stored or hasher.digest()
-                    if digest in seen:
+                    if not digests.add(digest):
                         raise MPackError(f"{where}: snapshot {ordinal} is in the pack twice")
-                    seen.add(digest)
-                    digests += digest
                 else:
-                    digest = known[32 * ordinal : 32 * ordinal + 32]
+                    digest = known[ordinal]
                 yield SnapshotDelta(
                     ordinal,
-                    ids.from_digest(digest),
+                    from_digest(digest),
                     change.full,
                     change.removed,
                     changed,
@@ -321,8 +356,12 @@ class MPackReader:
                 )
                 ordinal += 1
         decoder.finish()
-        if known is None and first == 0:
-            self._snapshot_digests = bytes(digests)
+        if known is None:
+            twice = digests.first_repeat()
+            if twice is not None:
+                raise MPackError(f"snapshots: snapshot {first + twice} is in the pack twice")
+            if first == 0:
+                self._snapshot_digests = digests
 
     def _snapshot_frames(self, start: int) -> tuple[list[tuple[int, Frame]], int]:
         """Return the frames from which the snapshots from an ordinal on can be read, and the first one's ordinal."""
@@ -334,11 +373,11 @@ class MPackReader:
             at -= 1
         return frames[max(at, 0) :], ends[at - 1] if at > 0 else 0
 
-    def _load_snapshot_digests(self) -> bytes:
+    def _load_snapshot_digests(self) -> DigestList:
         if self._snapshot_digests is None:
             for _ in self.snapshot_deltas():
                 pass
-        return self._snapshot_digests or b""
+        return self._snapshot_digests or DigestList()
 
     def snapshots(self) -> Iterator[tuple[str, dict[str, str]]]:
         """Yield id and manifest of each snapshot in order; each manifest is a dict of its own, in no fixed order."""
@@ -353,9 +392,7 @@ class MPackReader:
 
     def snapshot_ids(self) -> Iterator[str]:
         """Yield the ids of the snapshots in order; computed once, in a pass over all manifests."""
-        digests = self._load_snapshot_digests()
-        for start in range(0, len(digests), 32):
-            yield ids.from_digest(digests[start : start + 32])
+        yield from map(ids.from_digest, self._load_snapshot_digests())
 
     def commits(self) -> Iterator[dict[str, Any]]:
         """Yield the commits in order, as the records that were written: the core fields, then any further ones.
@@ -363,17 +400,19 @@ class MPackReader:
         The ids of the snapshots are needed for it: the first call makes the pass of `snapshot_ids`, unless
         `snapshots` or `snapshot_deltas` was read to the end before.
         """
-        for record, _ in self.commits_with_rule():
-            yield record
+        for read in self.read_commits():
+            yield read.record
 
-    def commits_with_rule(self) -> Iterator[tuple[dict[str, Any], IdRule]]:
-        """Yield what `commits` yields, each with where its id comes from."""
-        digests = self._load_snapshot_digests() if self.commit_count else b""
-
-        def snapshot_id(ordinal: int) -> str:
-            return ids.from_digest(digests[32 * ordinal : 32 * ordinal + 32])
-
-        decoder = CommitDecoder(snapshot_id, len(digests) // 32, self.limits)
+    def read_commits(self) -> Iterator[ReadCommit]:
+        """Yield what `commits` yields, each with what else the pack says of it."""
+        snapshots = self._load_snapshot_digests() if self.commit_count else DigestList()
+        decoder = CommitDecoder(snapshots, self.limits, self._folder)
         for number, frame in self._file.of_kind(Kind.COMMITS):
             raw, where = self._file.decode(number)
             yield from decoder.decode(raw, frame.count, where)
+        decoder.finish()
+
+
+def _refuse_twice(what: str, digests: DigestList, ordinal: int | None) -> None:
+    if ordinal is not None:
+        raise MPackError(f"{what} {ids.from_digest(digests[ordinal])} is listed twice")

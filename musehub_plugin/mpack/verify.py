@@ -70,9 +70,10 @@ def verify_snapshots(reader: MPackReader) -> None:
 
 def verify_commits(reader: MPackReader) -> None:
     """Check the commits alone, as `verify` does."""
-    for ordinal, (record, rule) in enumerate(reader.commits_with_rule()):
-        if rule != IdRule.STORED:
+    for ordinal, read in enumerate(reader.read_commits()):
+        if read.rule != IdRule.STORED:
             continue
+        record = read.record
         if id_rule(record["commit_id"], record["parent_ids"], record) == IdRule.STORED:
             raise FalseIdError("commit", record["commit_id"], ordinal)
 
@@ -84,31 +85,31 @@ def verify_blobs(reader: MPackReader, frames: range | None = None) -> None:
         reader: the pack.
         frames: check those blobs alone that begin in these frames: one of `blob_shares`; None: all.
     """
-    digests = reader.blob_digests()
     if frames is None:
         frames = range(sum(1 for frame in reader.frames if frame.kind == Kind.BLOBS))
     shared = frames
-    places = ((ordinal, place) for ordinal, place in enumerate(reader.blob_places()) if place[0] in shared)
+    placed = ((stated, place) for stated, place in reader.placed_digests() if place[1] in shared)
     sha256 = hashlib.sha256
     digest = None
+    stated = b""
     ordinal = missing = 0
     for number in frames:
         for piece in reader.blob_pieces(number):
             view = memoryview(piece)
             while True:
                 if digest is None:
-                    following = next(places, None)
+                    following = next(placed, None)
                     if following is None:
                         break
-                    ordinal, (_, _, missing) = following
+                    stated, (ordinal, _, _, missing) = following
                     digest = sha256()
                 part = view[:missing]
                 digest.update(part)
                 missing -= len(part)
                 if missing:
                     break
-                if digest.digest() != digests[32 * ordinal : 32 * ordinal + 32]:
-                    raise FalseIdError("blob", ids.from_digest(digests[32 * ordinal : 32 * ordinal + 32]), ordinal)
+                if digest.digest() != stated:
+                    raise FalseIdError("blob", ids.from_digest(stated), ordinal)
                 digest = None
                 view = view[len(part) :]
     if digest is not None:
