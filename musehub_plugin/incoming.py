@@ -217,7 +217,7 @@ class IncomingPack:
             repo_id,
             (
                 commit_store.NewCommit(record, _timestamp(record), self._generations[commit_id])
-                for commit_id, record in self.commits.items()
+                for commit_id, record in sorted(self.commits.items())
             ),
         )
         introduced = descent.introduced()

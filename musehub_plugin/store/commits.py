@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgpack
@@ -11,6 +13,7 @@ from sqlalchemy import bindparam, func, join, select
 
 from musehub_plugin.errors import HistoryDamaged
 from musehub_plugin.ids import from_digest, to_digest
+from musehub_plugin.store.bulk import insert_rows
 from musehub_plugin.store.models import (
     DIGEST_SIZE,
     MusehubCommit,
@@ -193,51 +196,42 @@ class NewCommit(NamedTuple):
 def add_commits(db: Database, repo_id: str, new: Iterable[NewCommit]) -> None:
     """Insert commits, their place in the graph, and this repo's hold on them.
 
-    Table by table, each in the order of its keys, since two pushes that bring the same commits would otherwise wait for
-    each other; and in parts, since the rows of a long history take several times the memory of its records.
+    In parts, each in the order of its keys: the rows of a long history take several times the memory of its records.
+    Whoever brings many gives them in the order of their ids, since two pushes that bring the same commits would
+    otherwise wait for each other until one is sent back (ATTACKS R11). That all three tables of a part come before
+    the next part does no harm: whoever is first at a commit is first at the rows that go with it.
     """
-    commits = sorted(new, key=lambda commit: str(commit.record["commit_id"]))
-    parts = [commits[start : start + ROW_BATCH] for start in range(0, len(commits), ROW_BATCH)]
-    ours: set[str] = set()
-    for part in parts:
-        ours |= db.insert_new(MusehubCommit, [_row(commit) for commit in part])
-    for part in parts:
-        db.insert_new(
-            MusehubCommitGraph,
-            [
-                {
-                    "commit_id": commit.record["commit_id"],
-                    "parent_ids": commit.record["parent_ids"],
-                    "generation": commit.generation,
-                    "snapshot_id": commit.record["snapshot_id"],
-                }
-                for commit in part
-            ],
-        )
-    for part in parts:
-        db.insert_new(
-            MusehubCommitRef,
-            [
-                {
-                    "repo_id": repo_id,
-                    "commit_id": commit.record["commit_id"],
-                    # What another repo's push made of a row may differ from what this one says.
-                    "own_fields": pack_own_fields(
-                        commit.record, _row(commit) if commit.record["commit_id"] in ours else None
-                    ),
-                }
-                for commit in part
-            ],
-        )
+    rows = iter(new)
+    while part := list(islice(rows, ROW_BATCH)):
+        _add_part(db, repo_id, part)
+
+
+def _add_part(db: Database, repo_id: str, part: Sequence[NewCommit]) -> None:
+    rows = [_row(commit) for commit in part]
+    names = ("commit_id", "branch", "parent_ids", "message", "author", "timestamp", "snapshot_id")
+    ours = insert_rows(db, MusehubCommit, names, map(itemgetter(*names), rows), ask=True) or ()
+    insert_rows(
+        db,
+        MusehubCommitGraph,
+        ("commit_id", "parent_ids", "snapshot_id", "generation"),
+        [
+            (row["commit_id"], row["parent_ids"], row["snapshot_id"], commit.generation)
+            for row, commit in zip(rows, part, strict=True)
+        ],
+    )
+    insert_rows(
+        db,
+        MusehubCommitRef,
+        ("commit_id", "own_fields"),
+        [
+            # What another repo's push made of a row may differ from what this one says.
+            (row["commit_id"], pack_own_fields(commit.record, row if row["commit_id"] in ours else None))
+            for row, commit in zip(rows, part, strict=True)
+        ],
+        {"repo_id": repo_id},
+    )
 
 
 def _row(commit: NewCommit) -> dict[str, Any]:
-    return {
-        "commit_id": commit.record["commit_id"],
-        "branch": commit.record["branch"],
-        "parent_ids": commit.record["parent_ids"],
-        "message": commit.record["message"],
-        "author": commit.record["author"],
-        "timestamp": commit.timestamp,
-        "snapshot_id": commit.record["snapshot_id"],
-    }
+    fields = ("commit_id", "branch", "parent_ids", "message", "author", "snapshot_id")
+    return {**{name: commit.record[name] for name in fields}, "timestamp": commit.timestamp}

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import bindparam, func, outerjoin, select
 
+from musehub_plugin.store.bulk import insert_rows
 from musehub_plugin.store.models import (
     MusehubMPackIndex,
     MusehubObject,
@@ -100,19 +101,8 @@ class NewBlob(NamedTuple):
 def add_blobs(db: Database, repo_id: str, new: Iterable[NewBlob]) -> None:
     """Insert blobs whose bytes this repo uploaded, and its hold on them. Where they are, the mpack index says."""
     blobs = list(new)
-    db.insert_new(
-        MusehubObject,
-        [
-            {
-                "object_id": blob.object_id,
-                "path": blob.path,
-                "size_bytes": blob.size_bytes,
-                "storage_uri": "",
-            }
-            for blob in blobs
-        ],
-    )
-    db.insert_new(MusehubObjectRef, [{"repo_id": repo_id, "object_id": blob.object_id} for blob in blobs])
+    insert_rows(db, MusehubObject, ("object_id", "path", "size_bytes"), blobs, {"storage_uri": ""})
+    insert_rows(db, MusehubObjectRef, ("object_id",), ((blob.object_id,) for blob in blobs), {"repo_id": repo_id})
 
 
 class IndexEntry(NamedTuple):
@@ -126,17 +116,10 @@ class IndexEntry(NamedTuple):
 
 def add_index_entries(db: Database, mpack_id: str, entries: Sequence[IndexEntry]) -> None:
     """Record where an mpack's blobs are; rows that are there are left as they are."""
-    db.insert_new(
+    insert_rows(
+        db,
         MusehubMPackIndex,
-        [
-            {
-                "entity_id": entry.object_id,
-                "mpack_id": mpack_id,
-                "entity_type": "object",
-                "frame": entry.frame,
-                "frame_offset": entry.frame_offset,
-                "size_bytes": entry.size_bytes,
-            }
-            for entry in entries
-        ],
+        ("entity_id", "frame", "frame_offset", "size_bytes"),
+        entries,
+        {"mpack_id": mpack_id, "entity_type": "object"},
     )
