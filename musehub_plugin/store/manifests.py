@@ -17,8 +17,8 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from musehub_plugin.ids import from_digest, to_digest
 from musehub_plugin.manifestlog import Difference
-from musehub_plugin.store.models import DIGEST_SIZE, MusehubSnapshot, MusehubSnapshotRef
 from musehub_plugin.store.bulk import insert_rows
+from musehub_plugin.store.models import DIGEST_SIZE, MusehubSnapshot, MusehubSnapshotRef
 from musehub_plugin.store.session import Database, batches, columns
 
 # A manifest is read by one statement that follows its chain: some 14 us a row.
@@ -282,16 +282,16 @@ def add_snapshots(db: Database, repo_id: str, new: Sequence[NewSnapshot]) -> Non
     """Insert verified snapshots and this repo's hold on them. A base must be there, or be among them."""
     insert_rows(
         db,
-        ("snapshot_id", "base_id", "delta_blob", "entry_count", "chain_length", "chain_bytes"),
         MusehubSnapshot,
+        ("snapshot_id", "base_id", "delta_blob", "entry_count", "chain_length", "chain_bytes"),
         [
             (snapshot.snapshot_id, snapshot.base_id, snapshot.packed, snapshot.entry_count, *snapshot.chain)
             for snapshot in new
+        ],
         {"directories": []},
     )
     insert_rows(
         db, MusehubSnapshotRef, ("snapshot_id",), ((snapshot.snapshot_id,) for snapshot in new), {"repo_id": repo_id}
-        ],
     )
 
 
