@@ -54,7 +54,7 @@ def keep_mpack(
 def _is_thin(workdir: Workdir, source: Path, limits: Limits | None) -> bool:
     try:
         with source.open("rb") as file:
-            return FEATURE in MPackReader(file, limits=limits, bases=Held(workdir)).needs
+            return FEATURE in MPackReader(file, limits=limits, bases=Held(workdir), folder=workdir.temp_folder).needs
     except MPackError as error:
         raise BadMPack(f"the mpack is malformed: {error}") from None
 
@@ -72,7 +72,7 @@ def pack_problems(workdir: Workdir, pack: Pack, progress: Progress = silent) -> 
             found = ids.from_digest(hashlib.file_digest(file, "sha256").digest())
         if found != pack.mpack_id:
             return [f"pack {pack.path.name} hashes to {found}"]
-        builder, _ = check_pack(workdir, pack.path, progress=progress)
+        builder, _ = check_pack(workdir, pack.path, progress=progress, is_held=True)
         digest = hashlib.sha256()
         for part in builder.parts():
             digest.update(part)

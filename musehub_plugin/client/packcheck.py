@@ -30,7 +30,12 @@ _STEP: Final = 256
 
 
 def check_pack(
-    files: EntityFiles, path: Path, *, limits: Limits | None = None, progress: Progress = silent
+    files: EntityFiles,
+    path: Path,
+    *,
+    limits: Limits | None = None,
+    progress: Progress = silent,
+    is_held: bool = False,
 ) -> tuple[IndexBuilder, Applied]:
     """Hash everything in an mpack, look for what it names outside itself, and return its index and what is new.
 
@@ -39,6 +44,7 @@ def check_pack(
         path: the mpack's file.
         limits: what is accepted.
         progress: told about blobs, snapshots and commits verified.
+        is_held: the mpack is one that the working copy holds; nothing in it is new.
 
     Raises:
         BadMPack: as `apply_mpack`.
@@ -55,7 +61,7 @@ def check_pack(
             else:
                 verify_blobs(reader)
                 progress("blobs", reader.blob_count, reader.blob_count)
-            checked = _Checked(files, reader, progress)
+            checked = _Checked(files, reader, progress, is_held=is_held)
             if processes:
                 progress("blobs", 0, reader.blob_count)
                 beside.finish()
@@ -68,11 +74,12 @@ def check_pack(
 class _Checked:
     """What an mpack's snapshots and commits are, and its index; its blobs are verified elsewhere."""
 
-    def __init__(self, files: EntityFiles, reader: MPackReader, progress: Progress) -> None:
+    def __init__(self, files: EntityFiles, reader: MPackReader, progress: Progress, *, is_held: bool) -> None:
         self._files = files
         self._reader = reader
         self._progress = progress
-        self._known = not files.holds_nothing()
+        # None: what is new is looked for.
+        self._all_new = False if is_held else files.holds_nothing() or None
         self.builder = IndexBuilder(files.temp_folder)
         self.builder.add_blobs(reader.placed_digests())
         for object_id in reader.outside_objects():
@@ -83,9 +90,7 @@ class _Checked:
             reader.blob_count,
             new_snapshots=self._snapshots(),
             new_commits=self._commits(),
-            new_blobs=sum(self._is_new("objects", digest) for digest, _ in reader.placed_digests())
-            if self._known
-            else reader.blob_count,
+            new_blobs=sum(self._is_new("objects", digest) for digest, _ in reader.placed_digests()),
         )
 
     def _snapshots(self) -> int:
@@ -138,7 +143,7 @@ class _Checked:
             raise _missing(what, entity_id)
 
     def _is_new(self, kind: str, digest: bytes) -> bool:
-        return not (self._known and self._files.has(kind, ids.from_digest(digest)))
+        return not self._files.has(kind, ids.from_digest(digest)) if self._all_new is None else self._all_new
 
 
 def _missing(what: str, entity_id: str) -> BadMPack:

@@ -16,9 +16,9 @@ It says nothing that the pack does not say: without it, it is made again, byte f
 from __future__ import annotations
 
 import hashlib
-import mmap
+import os
 import struct
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -42,6 +42,36 @@ _COMMITS_PER_BLOCK: Final = 256
 _WINDOW_LOG: Final = 22
 _CACHED_BLOCKS: Final = 16
 _PIECE: Final = 1 << 18
+_SAMPLED: Final = 256
+_OPEN_INDEXES: Final = 64
+
+
+class _OpenFiles:
+    """Reads files at any place, and keeps those open that were read last.
+
+    What is mapped into memory counts as memory, however it came there; and a mirror may have a thousand packs.
+    """
+
+    def __init__(self) -> None:
+        self._handles: OrderedDict[Path, int] = OrderedDict()
+
+    def read(self, path: Path, place: int, size: int) -> bytes:
+        handle = self._handles.get(path)
+        if handle is None:
+            while len(self._handles) >= _OPEN_INDEXES:
+                os.close(self._handles.popitem(last=False)[1])
+            handle = self._handles[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        else:
+            self._handles.move_to_end(path)
+        return os.pread(handle, size, place)
+
+    def close(self, path: Path) -> None:
+        handle = self._handles.pop(path, None)
+        if handle is not None:
+            os.close(handle)
+
+
+_files: Final = _OpenFiles()
 
 
 class PackIndex:
@@ -56,11 +86,13 @@ class PackIndex:
     """
 
     def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            if path.stat().st_size < _HEADER.size + 32:
-                raise ValueError("the index is cut off")
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        magic, *counts, blocks = _HEADER.unpack_from(self._map)
+        self._path = path
+        # What is open may be another file of that name, which this one replaced.
+        _files.close(path)
+        size = path.stat().st_size
+        if size < _HEADER.size + 32:
+            raise ValueError("the index is cut off")
+        magic, *counts, blocks = _HEADER.unpack(self._read(0, _HEADER.size))
         if magic != MAGIC:
             raise ValueError("the file is no index of an mpack")
         self._counts: dict[str, int] = dict(zip(KINDS, counts, strict=True))
@@ -71,16 +103,17 @@ class PackIndex:
             place += self._counts[kind] * (32 + _ROWS[kind].size)
         self._blocks = place
         place += blocks * _BLOCK_ROW.size
-        if blocks and place <= len(self._map):
-            last, stored, _ = _BLOCK_ROW.unpack_from(self._map, place - _BLOCK_ROW.size)
+        if blocks and place <= size:
+            last, stored, _ = _BLOCK_ROW.unpack(self._read(place - _BLOCK_ROW.size, _BLOCK_ROW.size))
             place = last + stored
-        if place + 32 != len(self._map):
+        if place + 32 != size:
             raise ValueError("the index is cut off")
+        self._samples: dict[str, list[bytes]] = {}
         self._cache: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
 
     def close(self) -> None:
-        """Let the file go."""
-        self._map.close()
+        """Let the file go; it is opened again where it is needed."""
+        _files.close(self._path)
 
     def count(self, kind: str) -> int:
         """Return how many entities of a kind (`objects`, `snapshots`, `commits`) the pack holds."""
@@ -92,9 +125,10 @@ class PackIndex:
 
     def ids(self, kind: str) -> Iterator[str]:
         """Iterate over the ids of a kind, sorted."""
-        start = self._digests[kind]
-        for number in range(self._counts[kind]):
-            yield ids.from_digest(self._map[start + 32 * number : start + 32 * number + 32])
+        for start in range(0, self._counts[kind], _PIECE // 32):
+            digests = self._digests_at(kind, start, _PIECE // 32)
+            for at in range(0, len(digests), 32):
+                yield ids.from_digest(digests[at : at + 32])
 
     def blob(self, object_id: str) -> tuple[int, int, int] | None:
         """Return a blob's frame, its offset there and its size; None where the pack does not hold it."""
@@ -118,8 +152,9 @@ class PackIndex:
         number, place = divmod(ordinal, _COMMITS_PER_BLOCK)
         block = self._cache.get(number)
         if block is None:
-            where, stored, raw = _BLOCK_ROW.unpack_from(self._map, self._blocks + number * _BLOCK_ROW.size)
-            packed = decompress(self._map[where : where + stored], raw, window_log=_WINDOW_LOG)
+            row = self._read(self._blocks + number * _BLOCK_ROW.size, _BLOCK_ROW.size)
+            where, stored, raw = _BLOCK_ROW.unpack(row)
+            packed = decompress(self._read(where, stored), raw, window_log=_WINDOW_LOG)
             block = msgpack.unpackb(packed, strict_map_key=False)
             self._cache[number] = block
             if len(self._cache) > _CACHED_BLOCKS:
@@ -127,21 +162,35 @@ class PackIndex:
         commit: dict[str, Any] = block[place]
         return commit
 
+    def _read(self, place: int, size: int) -> bytes:
+        return _files.read(self._path, place, size)
+
+    def _digests_at(self, kind: str, start: int, count: int) -> bytes:
+        return self._read(self._digests[kind] + 32 * start, 32 * min(count, self._counts[kind] - start))
+
     def _find(self, kind: str, entity_id: str) -> int | None:
-        digest, start, count = ids.to_digest(entity_id), self._digests[kind], self._counts[kind]
-
-        def at(number: int) -> bytes:
-            return self._map[start + 32 * number : start + 32 * number + 32]
-
-        found = bisect_left(range(count), digest, key=at)
-        return found if found < count and at(found) == digest else None
+        digest, count = ids.to_digest(entity_id), self._counts[kind]
+        samples = self._samples.get(kind)
+        if samples is None:
+            # The first of every so many, so that a look-up is one read, at the right place.
+            firsts = range(0, count, _SAMPLED)
+            samples = self._samples[kind] = [self._digests_at(kind, start, 1) for start in firsts]
+        start = _SAMPLED * (bisect_right(samples, digest) - 1)
+        if start < 0:
+            return None
+        digests = self._digests_at(kind, start, _SAMPLED)
+        at = digests.find(digest)
+        while at % 32 and at >= 0:
+            at = digests.find(digest, at + 1)
+        return None if at < 0 else start + at // 32
 
     def _row(self, kind: str, entity_id: str) -> tuple[Any, ...] | None:
         number = self._find(kind, entity_id)
         if number is None:
             return None
+        row = _ROWS[kind]
         start = self._digests[kind] + 32 * self._counts[kind]
-        return _ROWS[kind].unpack_from(self._map, start + number * _ROWS[kind].size)
+        return row.unpack(self._read(start + number * row.size, row.size))
 
 
 class IndexBuilder:

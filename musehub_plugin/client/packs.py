@@ -95,9 +95,11 @@ class Pack:
         return self._reader
 
     def close(self) -> None:
-        """Close the pack's file; it is opened again where it is needed."""
+        """Close the pack's files; they are opened again where they are needed."""
         if self._file is not None:
             self._file.close()
+        if self._index is not None:
+            self._index.close()
         self._file = self._reader = self._deltas = None
         self._at, self._manifest, self._window = -1, {}, {}
 
