@@ -16,7 +16,7 @@ from typing import Final
 
 from benchmarks.racing.histories import History
 from benchmarks.racing.load import request
-from musehub_plugin.testing.supervised import Service, free_ports
+from musehub_plugin.testing.supervised import Service
 
 TRIVIAL: Final = "/-/trivial"
 PLAIN: Final = "plain"
@@ -90,7 +90,7 @@ def git_server(*, bridge: bool) -> Iterator[GitServer]:
     """
     backend = _git(Path.cwd(), "--exec-path") + "/git-http-backend"
     with Service("git") as service:
-        (port,) = free_ports(1)
+        (port,) = service.reserve_ports(1)
         nginx, fcgiwrap = shutil.which("nginx"), shutil.which("fcgiwrap")
         if nginx and fcgiwrap and not bridge:
             front = "nginx and fcgiwrap"

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 import minio
 import msgpack
 import psycopg2
+import urllib3
 
 from benchmarks.racing import processes
 from benchmarks.racing.directpush import push_directly
@@ -28,7 +28,6 @@ from benchmarks.racing.load import exchange, request
 from benchmarks.racing.processes import musehub_command
 from musehub_plugin import ids
 from musehub_plugin.testing.services import Service, libpq_url, postgres_service, redis_service, s3_config, s3_service
-from musehub_plugin.testing.supervised import free_ports
 
 REPO: Final = "bench/race"
 WORKERS, THREADS = 2, 4
@@ -240,7 +239,7 @@ def hub_server() -> Iterator[HubServer]:
         finally:
             os.environ.clear()
             os.environ.update(before)
-        (port,) = free_ports(1)
+        (port,) = web.reserve_ports(1)
         hub = HubServer(port, database, storage, web, worker, environment, config)
         hub.command("db", "upgrade")
         worker.run(*_FLASK, "worker", ending=signal.SIGTERM)
@@ -253,5 +252,5 @@ def hub_server() -> Iterator[HubServer]:
             ending=signal.SIGTERM,
         )
         ready = f"http://127.0.0.1:{port}/-/musehub/ready"
-        web.wait_until(lambda: urllib.request.urlopen(ready, timeout=5).close())
+        web.wait_until(lambda: urllib3.request("GET", ready, retries=False, timeout=5).status == 200)
         yield hub

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import psycopg2
+import urllib3
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
@@ -30,7 +30,6 @@ from musehub_plugin.testing.services import (
     s3_config,
     s3_service,
 )
-from musehub_plugin.testing.supervised import free_ports
 
 WEB_PROCESSES: Final = 2
 WORKERS: Final = 2
@@ -69,7 +68,7 @@ class Installation:
         self.storage = storage
         self._hub = hub
         self._environment = environment
-        (self._port,) = free_ports(1)
+        (self._port,) = hub.reserve_ports(1)
         self.origin = f"http://127.0.0.1:{self._port}"
 
     def start(self, repos: list[str]) -> None:
@@ -80,7 +79,8 @@ class Installation:
             for repo in repos:
                 create_repo(session, *repo.split("/"))
         self.supervise()
-        self._hub.wait_until(lambda: urllib.request.urlopen(f"{self.origin}/{repos[0]}/refs", timeout=5).close())  # noqa: S310 - our own
+        refs = f"{self.origin}/{repos[0]}/refs"
+        self._hub.wait_until(lambda: urllib3.request("GET", refs, retries=False, timeout=5).status == 200)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `flask musehub ARGUMENTS` as an operator does, and return what it said."""

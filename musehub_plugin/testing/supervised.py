@@ -13,11 +13,12 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-_READY_SECONDS = 30.0
+# A busy machine is slow to start a server; one that cannot start is found out by this alone.
+_READY_SECONDS = 90.0
 _GUARD = Path(__file__).with_name("guard.py")
 
 
@@ -41,6 +42,7 @@ class Service:
         self.url = ""
         self.directory = Path(tempfile.mkdtemp(prefix=f"musehub-{name}-"))
         self._launch: Callable[[Service], None] = lambda service: None
+        self._reserved = contextlib.ExitStack()
         # -I -S: no site-packages and no environment to wait for.
         self._guard = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-I", "-S", str(_GUARD), str(self.directory)],
@@ -69,6 +71,10 @@ class Service:
         """Name files outside of `directory` that go away with the server."""
         self._order({"remove": list(paths)})
 
+    def reserve_ports(self, count: int) -> list[int]:
+        """Return ports of loopback that are this service's, running or stopped, until it is closed."""
+        return self._reserved.enter_context(reserved_ports(count))
+
     def stop(self, with_signal: signal.Signals | None = None) -> None:
         """Stop the server and keep its data.
 
@@ -90,6 +96,7 @@ class Service:
     def close(self) -> None:
         """Stop the server and forget its data."""
         self._guard.communicate()
+        self._reserved.close()
 
     def wait_until(self, ready: Callable[[], object], seconds: float = _READY_SECONDS) -> None:
         """Call `ready` until it neither raises nor returns False.
@@ -124,13 +131,24 @@ class Service:
             raise ServiceFailed(f"{self.name}: its guard failed\n{self.log_tail()}")
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports that are free now: all are held until the last is found, so that they differ."""
+@contextlib.contextmanager
+def reserved_ports(count: int) -> Iterator[list[int]]:
+    """Give ports of loopback that are free, and that nobody else is given while the block lasts.
+
+    A port that was merely found to be free may be another program's, or one end of a connection, before a server
+    listens on it, and once more while that server is restarted. Linux gives nobody a port that a socket is bound to,
+    and lets a server that allows its address to be reused, as servers do, listen on it all the same, since this socket
+    never listens. Elsewhere the ports are merely found.
+    """
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        ports = [each.getsockname()[1] for each in sockets]
+        if sys.platform != "linux":
+            held.close()
+        yield ports
 
 
 def package_folder(name: str) -> Path:

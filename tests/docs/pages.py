@@ -17,7 +17,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,10 +24,12 @@ from itertools import pairwise
 from pathlib import Path
 from shlex import quote
 
+from musehub_plugin.testing.supervised import reserved_ports
+
 PORT_IN_TEXT = "5000"
 
 _BLOCK = re.compile(r"^(?:<!-- (?P<comment>[^\n]*?) -->\n)?^```(?P<language>[\w-]*)\n(?P<text>.*?)^```$", re.M | re.S)
-_WAIT = """for _ in $(seq 300); do
+_WAIT = """for _ in $(seq 1200); do
     if (: </dev/tcp/127.0.0.1/{port}) 2>/dev/null; then break; fi
     sleep 0.1
 done
@@ -82,7 +83,11 @@ def run_page(page: Path, folder: Path, path: str, replace: Mapping[str, str] | N
     Raises:
         PageFailed: a command failed, or printed something else than the page says.
     """
-    replace = {PORT_IN_TEXT: str(_free_port()), **(replace or {})}
+    with reserved_ports(1) as (port,):
+        _run_page(page, folder, path, {PORT_IN_TEXT: str(port), **(replace or {})})
+
+
+def _run_page(page: Path, folder: Path, path: str, replace: Mapping[str, str]) -> None:
     work = folder / "work"
     work.mkdir(parents=True)
     todo = [block for block in blocks(page) if not block.is_read_only]
@@ -99,7 +104,7 @@ def run_page(page: Path, folder: Path, path: str, replace: Mapping[str, str] | N
         start_new_session=True,
     )
     try:
-        code = process.wait(timeout=240)
+        code = process.wait(timeout=800)
     finally:
         # Servers that the page started are in the shell's group.
         with contextlib.suppress(ProcessLookupError):
@@ -149,10 +154,3 @@ def _replaced(text: str, replace: Mapping[str, str]) -> str:
     for old, new in replace.items():
         text = text.replace(old, new)
     return text
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

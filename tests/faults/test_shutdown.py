@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from musehub_plugin.testing.supervised import free_ports
+from musehub_plugin.testing.supervised import reserved_ports
 from tests.faults.histories import several_blobs
 from tests.faults.laboratory import Laboratory
 from tests.faults.muse import Muse
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.faults
 
 REPO = "alice/songs"
 PROJECT = Path(__file__).parents[2]
+GUNICORN = (sys.executable, "-m", "gunicorn", "--threads", "4", "--no-control-socket")
 
 
 def test_r29_a_worker_that_is_told_to_stop_finishes_its_job(lab: Laboratory) -> None:
@@ -36,7 +37,7 @@ def test_r29_a_worker_that_is_told_to_stop_finishes_its_job(lab: Laboratory) -> 
             rule.wait()
             worker.send_signal(signal.SIGTERM)
             rule.release()
-            assert worker.wait(20) == 0
+            assert worker.wait(120) == 0
         finally:
             worker.kill()
     assert lab.job_states() == ["done"]
@@ -46,15 +47,19 @@ def test_r29_a_worker_that_is_told_to_stop_finishes_its_job(lab: Laboratory) -> 
 def test_r29_a_server_that_is_told_to_stop_answers_what_it_has_begun(lab: Laboratory) -> None:
     lab.create_repo(REPO)
     history, head = several_blobs("songs")
-    port = free_ports(1)[0]
-    muse = Muse(f"http://127.0.0.1:{port}")
-    options = ["--bind", f"127.0.0.1:{port}", "--threads", "4", "--no-control-socket"]
-    program = [sys.executable, "-m", "gunicorn", *options, "tests.faults.forge_app:create_app()"]
     with (
+        reserved_ports(1) as (port,),
         (lab.directory / "gunicorn.log").open("wb") as log,
-        subprocess.Popen(program, env=lab.environment("web"), stdout=log, stderr=log, cwd=PROJECT) as server,
+        subprocess.Popen(
+            [*GUNICORN, "--bind", f"127.0.0.1:{port}", "tests.faults.forge_app:create_app()"],
+            env=lab.environment("web"),
+            stdout=log,
+            stderr=log,
+            cwd=PROJECT,
+        ) as server,
         ThreadPoolExecutor(2) as threads,
     ):
+        muse = Muse(f"http://127.0.0.1:{port}")
         try:
             lab.wait(lambda: muse.request("GET", f"/{REPO}/refs").status == 200, "the server")
             assert muse.push(REPO, history.pack(), head).status == 200
@@ -71,7 +76,7 @@ def test_r29_a_server_that_is_told_to_stop_answers_what_it_has_begun(lab: Labora
                 rule.release()
             muse.assert_complete(fetch.result(), history, [head])
             assert push.result().status == 200
-            assert server.wait(20) == 0
+            assert server.wait(120) == 0
         finally:
             server.kill()
     assert lab.web().muse.refs(REPO) == {"main": more}
