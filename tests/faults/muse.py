@@ -55,7 +55,7 @@ class Muse:
     def __init__(self, origin: str, user: str = "alice") -> None:
         self.origin = origin
         self._headers = {"Authorization": f"Bearer {user}", "Accept": "application/json"}
-        self._http = urllib3.PoolManager(maxsize=4, retries=False, timeout=30)
+        self._http = urllib3.PoolManager(maxsize=4, retries=False, timeout=120)
 
     def request(self, method: str, path: str, body: Any = None) -> Answer:
         """Send a request; a connection that ends without an answer is one with status 0."""
