@@ -32,7 +32,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._mode: Mode = "pass"
         self._threads: list[threading.Thread] = []
-        self._start(self._accept)
+        self._accepting = self._start(self._accept)
 
     @property
     def address(self) -> str:
@@ -54,15 +54,18 @@ class Proxy:
         with contextlib.suppress(OSError):  # it may have been closed by the other side of it
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        # What it has just accepted is cut with the rest.
+        self._accepting.join()
         self._cut_all()
         for thread in self._threads:
             thread.join()
 
-    def _start(self, work: object, *args: object) -> None:
+    def _start(self, work: object, *args: object) -> threading.Thread:
         assert callable(work)
         thread = threading.Thread(target=work, args=args, daemon=True)
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def _cut_all(self) -> None:
         with self._lock:
@@ -79,7 +82,12 @@ class Proxy:
             if self._mode == "down":
                 client.close()
                 continue
-            server = socket.create_connection(self._target)
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:
+                # The server is being stopped by a test.
+                client.close()
+                continue
             with self._lock:
                 self._open |= {client, server}
             done = threading.Barrier(2, action=partial(self._forget, client, server))
