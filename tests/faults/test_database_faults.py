@@ -192,7 +192,11 @@ def test_r14_a_standby_that_only_reads_is_503_until_it_is_promoted(lab: Laborato
     history, head = several_blobs("songs")
     web = lab.web()
     name = lab.sql("SELECT current_database()")[0][0]
-    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name AND pid <> pg_backend_pid()"
+    # And waits until they have ended: one that has not yet would still write.
+    others = (
+        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
+        " WHERE datname = :name AND pid <> pg_backend_pid()"
+    )
     lab.sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     lab.sql(others, name=name)
     web.muse.push(REPO, history.pack(), head).assert_try_again("database-unavailable")
