@@ -21,7 +21,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a short run measured."""
     out = tmp_path_factory.mktemp("bench") / "measured.json"
     program = [sys.executable, "benchmarks/bench.py", "--sizes", str(COMMITS), "--quick", "--json", str(out)]
-    done = subprocess.run(program, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(program, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=800)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(out.read_text())
     return {**found, "printed": done.stdout}

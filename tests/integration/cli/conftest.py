@@ -68,7 +68,7 @@ def flask_process(host_file: Path) -> RunFlask:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=600,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 

@@ -50,7 +50,8 @@ def config(postgres_config: dict[str, Any], musehub_redis_url: str, tmp_path: Pa
         "MUSEHUB_INDEX_INLINE": 0,
         # One job a push: the other kind has tests of its own.
         "MUSEHUB_REPACK_PACKS": 0,
-        "MUSEHUB_SWEEP_INTERVAL": 1,
+        # Longer than any test: what was put on the queue is not due again before a test says so.
+        "MUSEHUB_SWEEP_INTERVAL": 600,
     }
 
 
@@ -82,7 +83,7 @@ def work(config: dict[str, Any], tmp_path: Path) -> Work:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=600,
         )
         assert done.returncode == 0, done.stderr
         return done.stderr
