@@ -95,7 +95,7 @@ class Caller:
             response = self.http.get(f"{parts.path}?{parts.query}", buffered=True)
             assert response.status_code == 200, response.get_data(as_text=True)
             return bytes(response.data)
-        answer = urllib3.request("GET", url, retries=False, timeout=10)
+        answer = urllib3.request("GET", url, retries=False, timeout=60)
         assert answer.status == 200, answer.status
         return bytes(answer.data)
 
@@ -118,7 +118,7 @@ class Caller:
         parts = urlsplit(ticket["upload_url"])
         if parts.path.startswith(OPS_PREFIX):
             return self.http.open(f"{parts.path}?{parts.query}", method=method, data=pack, headers=headers).status_code
-        answer = urllib3.request(method, ticket["upload_url"], body=pack, headers=headers, retries=False, timeout=10)
+        answer = urllib3.request(method, ticket["upload_url"], body=pack, headers=headers, retries=False, timeout=60)
         return answer.status
 
     def unpack(

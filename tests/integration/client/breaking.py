@@ -78,7 +78,7 @@ def breaking_proxy(hub: str) -> Iterator[Breaking]:
             self.wfile.write(content[: int(number)] if kind in {"cut", "stall"} else content)
             self.wfile.flush()
             if kind == "stall":
-                ended.wait(20.0)
+                ended.wait(120.0)
 
         do_GET = do_POST = do_PUT = forward  # noqa: N815 - the names that http.server calls
 

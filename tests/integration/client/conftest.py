@@ -37,7 +37,7 @@ class LiveHub:
 
     def transport(self, url: str, token: str | None = "ada") -> HubTransport:  # noqa: S107 - a user's name
         """Return a connection that never waits for long."""
-        return HubTransport(url, token=token, timeout=20.0, wait_budget=20.0)
+        return HubTransport(url, token=token, timeout=120.0, wait_budget=20.0)
 
 
 def _closed(app: Flask) -> WSGIApplication:

@@ -38,7 +38,7 @@ def hub(origin: Workdir) -> Iterator[Offering]:
 
 def transport(url: str) -> HubTransport:
     """Return a connection that waits for nothing."""
-    return HubTransport(url, timeout=20.0, wait_budget=20.0, sleep=lambda seconds: None)
+    return HubTransport(url, timeout=120.0, wait_budget=20.0, sleep=lambda seconds: None)
 
 
 def same(one: Workdir, other: Workdir) -> bool:

@@ -49,7 +49,7 @@ def storage(musehub_s3_url: str) -> S3Storage:
 
 
 def status(method: str, url: str, **request: object) -> int:
-    return urllib3.request(method, url, retries=False, timeout=10, **request).status  # type: ignore[arg-type] # passed on
+    return urllib3.request(method, url, retries=False, timeout=60, **request).status  # type: ignore[arg-type] # passed on
 
 
 class TestS3Storage(
