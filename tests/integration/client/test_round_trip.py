@@ -293,8 +293,8 @@ def test_repair_brings_back_what_is_damaged_or_missing(live_hub: LiveHub, local:
     blobs = sorted((copy.muse / "objects").glob("*/*"))
     blobs[0].write_bytes(b"?")
     blobs[1].unlink()
-    next((copy.muse / "commits").iterdir()).unlink()
-    snapshot = next((copy.muse / "snapshots").iterdir())
+    min((copy.muse / "commits").iterdir()).unlink()
+    snapshot = min((copy.muse / "snapshots").iterdir())
     snapshot.write_text(json.dumps({**json.loads(snapshot.read_text()), "manifest": {}}))
     assert len(verify(copy).problems) >= 3
     fetch(copy, hub, repair=True)
