@@ -153,7 +153,10 @@ def test_a_signed_url_gives_a_blob(site: Site) -> None:
 
 def test_s65_the_bytes_are_an_attachment_that_only_the_client_keeps(site: Site) -> None:
     headers = site.get(site.mpack_url()).headers
-    assert re.fullmatch(r"private, immutable, max-age=(59|60)", headers["Cache-Control"])
+    kept = re.fullmatch(r"private, immutable, max-age=(\d+)", headers["Cache-Control"])
+    assert kept is not None
+    # As long as the URL, less what it took to get here.
+    assert 0 < int(kept[1]) <= 60
     assert headers["Content-Disposition"] == f'attachment; filename="{NAME}.mpack"'
     assert headers["Content-Type"] == "application/octet-stream"
     assert headers["X-Content-Type-Options"] == "nosniff"
