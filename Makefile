@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PORT ?= 5000
 SEED ?= 1
+FUZZ ?= 5
 PYTEST_ARGS ?= -n 2 --dist loadfile
 RUN = .venv/bin/python
 
@@ -18,6 +19,7 @@ help:
 	@echo 'make demo      put this repository on an example forge, clone it back, compare'
 	@echo 'make forge     start the forge that the demo left behind (PORT=5000)'
 	@echo 'make test      run all tests, on real PostgreSQL, Redis and S3 servers that they start themselves'
+	@echo 'make fuzz      try the properties with fresh examples, and five times as many (FUZZ=5)'
 	@echo 'make lint      ruff, mypy, import-linter'
 	@echo 'make docs      build the documentation into site/'
 	@echo 'make package   build wheel and sdist into dist/, try each in a fresh environment'
@@ -36,6 +38,11 @@ forge:
 test:
 	@$(VENV) dev
 	$(RUN) -m pytest $(PYTEST_ARGS)
+
+# The tests try the same examples in every run.
+fuzz:
+	@$(VENV) dev
+	MUSEHUB_FUZZ=$(FUZZ) $(RUN) -m pytest $(PYTEST_ARGS) --timeout 3600 -m hypothesis
 
 lint:
 	@$(VENV) dev
@@ -73,4 +80,4 @@ bench-smoke:
 clean:
 	rm -rf .venv .demo build dist site *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help demo forge test lint docs package soak soak-short bench bench-smoke clean
+.PHONY: help demo forge test fuzz lint docs package soak soak-short bench bench-smoke clean

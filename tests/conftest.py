@@ -10,21 +10,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import settings
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.pool import NullPool
 
 from musehub_plugin.models import Base
 from musehub_plugin.store import migrate
 from musehub_plugin.testing import services
+from tests import effort  # noqa: F401 - importing it sets the properties' defaults
 from tests.environment import HubEnvironment
 
 ENVIRONMENTS = ("postgresql+s3", "sqlite+files")
-
-
-# How long an example takes says something about the machine and nothing about the code.
-settings.register_profile("any machine", deadline=None)
-settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

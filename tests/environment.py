@@ -13,7 +13,6 @@ from urllib.parse import unquote, urlsplit
 
 import minio
 from flask import Flask
-from hypothesis import HealthCheck, Phase, settings
 from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session, scoped_session
 from werkzeug.test import TestResponse
@@ -24,14 +23,6 @@ from musehub_plugin.storage import FileStorage, Storage
 from musehub_plugin.testing.apps import close_app, hub_of, make_app, run_jobs
 from musehub_plugin.testing.factories import create_repo
 from tests.exchange import Caller
-
-quick = settings(
-    deadline=None,
-    # A request through real parts takes long enough for the search of a smaller example to take minutes.
-    phases=(Phase.explicit, Phase.generate),
-    suppress_health_check=(HealthCheck.function_scoped_fixture,),
-)
-"""What properties are tried with that send requests to a hub."""
 
 VARYING_HEADERS = {"Date", "X-Request-Id"}
 

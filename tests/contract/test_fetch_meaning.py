@@ -6,13 +6,14 @@ import itertools
 from collections.abc import Collection, Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musehub_plugin import ids
 from musehub_plugin.models import MusehubCommitGraph
 from musehub_plugin.testing import History, make_commit
-from tests.environment import HubEnvironment, quick
+from tests.effort import effort
+from tests.environment import HubEnvironment
 
 REPO = "alice/songs"
 PATHS = ("a.txt", "b/c.txt", "b/d.txt")
@@ -63,7 +64,7 @@ def assert_exact(hub: HubEnvironment, repo: str, history: History, want: list[st
     assert set(pulled.blobs) == blobs(history, lacking) - blobs(history, held)
 
 
-@settings(quick, max_examples=8)
+@effort(8, shared_fixtures=True, shrinks=False)
 @given(data=st.data(), history=histories())
 def test_a_fetch_sends_what_want_reaches_and_have_does_not(
     hub: HubEnvironment, data: st.DataObject, history: History

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 from werkzeug.test import TestResponse
@@ -17,6 +17,7 @@ from musehub_plugin import ids
 from musehub_plugin.models import MusehubRepo
 from musehub_plugin.testing import make_commit
 from musehub_plugin.testing.apps import BAD_TOKEN
+from tests.effort import effort
 from tests.environment import HubEnvironment, assert_same
 from tests.exchange import JSON, MSGPACK, Caller
 from tests.mwp.conftest import NewRemote
@@ -165,7 +166,7 @@ def test_u07_a_malformed_body_is_the_senders_fault(hub: HubEnvironment, name: st
 
 
 @ON_FILES
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@effort(60, shared_fixtures=True)
 @given(data=st.binary(max_size=300), route=st.sampled_from(NESTED))
 def test_s37_no_bytes_make_a_500(hub: HubEnvironment, data: bytes, route: str) -> None:
     if hub.row_counts()["musehub_repo"] == 0:
@@ -182,7 +183,7 @@ KEYS = st.sampled_from(["bundle", "branch", "force", "commits", "snapshots", "ob
 
 
 @ON_FILES
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@effort(60, shared_fixtures=True)
 @given(body=st.dictionaries(KEYS, VALUES, max_size=4), inner=st.dictionaries(KEYS, VALUES, max_size=3))
 def test_s37_no_values_make_a_500(hub: HubEnvironment, body: dict[str, Any], inner: dict[str, Any]) -> None:
     if hub.row_counts()["musehub_repo"] == 0:

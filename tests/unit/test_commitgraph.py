@@ -7,12 +7,13 @@ import random
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musehub_plugin import graph, ids
 from musehub_plugin.commitgraph import CommitGraph, NewCommit, Segment, merged
 from tests.dags import CONTENTS, Dag, History, dags
+from tests.effort import effort
 
 HEADER_BYTES = 28
 
@@ -111,7 +112,7 @@ def test_blobs_are_found_by_their_ids_and_nothing_else_is(drawn: tuple[History, 
     assert packed_graph.find_blob(ids.fake_id("nobody")) is None
 
 
-@settings(max_examples=300)
+@effort(300)
 @given(packed_histories(), st.data())
 def test_a_walk_finds_what_want_reaches_and_have_does_not(
     drawn: tuple[History, CommitGraph], data: st.DataObject
@@ -126,7 +127,7 @@ def test_a_walk_finds_what_want_reaches_and_have_does_not(
     assert {packed_graph.commit_id(commit) for commit in walk.border} == border
 
 
-@settings(max_examples=300)
+@effort(300)
 @given(packed_histories(), st.data())
 def test_the_lacking_blobs_are_those_that_no_held_snapshot_has(
     drawn: tuple[History, CommitGraph], data: st.DataObject

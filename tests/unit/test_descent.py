@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musehub_plugin import descent, ids
@@ -15,6 +15,7 @@ from musehub_plugin.manifestlog import ManifestLog, difference
 from musehub_plugin.mpack import SnapshotDelta
 from musehub_plugin.store.manifests import MAX_CHAIN, Chain, NewSnapshot, StoredSnapshot, assembled, unpack_change
 from tests.dags import CONTENTS, Dag, History, dags
+from tests.effort import effort
 
 
 @dataclass
@@ -97,7 +98,7 @@ def pushed(data: st.DataObject, history: History) -> tuple[Rows, dict[str, Colle
     return rows, introduced
 
 
-@settings(max_examples=300)
+@effort(300)
 @given(dags(max_commits=10), st.data())
 def test_rows_read_back_to_the_manifests_that_were_pushed(dag: Dag, data: st.DataObject) -> None:
     history = dag.history()
@@ -106,7 +107,7 @@ def test_rows_read_back_to_the_manifests_that_were_pushed(dag: Dag, data: st.Dat
         assert rows.manifest(snapshot_id) == history.manifests[snapshot_id]
 
 
-@settings(max_examples=300)
+@effort(300)
 @given(dags(max_commits=10), st.data())
 def test_a_commit_introduces_what_its_first_parent_has_not_and_nothing_that_it_has_not_itself(
     dag: Dag, data: st.DataObject
@@ -121,7 +122,7 @@ def test_a_commit_introduces_what_its_first_parent_has_not_and_nothing_that_it_h
         assert set(difference(before, manifest).changed.values()) <= set(object_ids) <= set(manifest.values())
 
 
-@settings(max_examples=200)
+@effort(200)
 @given(dags(max_commits=10), st.data())
 def test_where_the_way_back_is_forgotten_rows_read_back_and_a_commit_introduces_all_that_it_must(
     dag: Dag, data: st.DataObject
@@ -140,7 +141,7 @@ def test_where_the_way_back_is_forgotten_rows_read_back_and_a_commit_introduces_
         assert set(difference(before, manifest).changed.values()) <= set(object_ids) <= set(manifest.values())
 
 
-@settings(max_examples=100)
+@effort(100)
 @given(dags(max_commits=10), st.data())
 def test_rows_know_how_far_they_are_from_a_whole_manifest(dag: Dag, data: st.DataObject) -> None:
     history = dag.history()

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musehub_plugin import graph
 from tests.dags import Dag, History, dags, random_dag
+from tests.effort import effort
 
 Graph = Mapping[str, Sequence[str]]
 
@@ -31,7 +32,7 @@ def drawn(data: st.DataObject, history: History, *, at_least: int = 0) -> list[s
     return data.draw(st.lists(st.sampled_from(history.order), min_size=at_least, max_size=5))
 
 
-@settings(max_examples=300)
+@effort(300)
 @given(dags(max_commits=14), st.data())
 def test_n01_a_delta_is_what_the_wants_reach_without_what_the_haves_reach(dag: Dag, data: st.DataObject) -> None:
     history = dag.history()

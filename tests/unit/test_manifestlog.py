@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from musehub_plugin import ids
 from musehub_plugin.manifestlog import Difference, ManifestLog, difference
+from tests.effort import effort
 
 PATHS = ("a", "b", "c/d", "e")
 OBJECTS = tuple(ids.fake_id(f"object {number}") for number in range(4))
@@ -81,7 +82,7 @@ class Log(RuleBasedStateMachine):
                 assert applied(self.last, self.log.difference_to(snapshot_id)) == manifest
 
 
-Log.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
+Log.TestCase.settings = effort(60, stateful_step_count=25)
 test_a_log_goes_back_to_whatever_is_in_reach: Any = Log.TestCase
 
 

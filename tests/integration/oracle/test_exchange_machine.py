@@ -5,12 +5,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from musehub_plugin.testing.apps import close_app, hub_of, make_app
 from musehub_plugin.testing.factories import History, create_repo
+from tests.effort import effort
 from tests.exchange import Caller
 from tests.integration.oracle.client_store import ClientStore
 
@@ -98,5 +98,5 @@ class Exchange(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-Exchange.TestCase.settings = settings(max_examples=12, stateful_step_count=20)
+Exchange.TestCase.settings = effort(12, stateful_step_count=20)
 test_no_order_of_pushes_and_fetches_harms_a_client = Exchange.TestCase

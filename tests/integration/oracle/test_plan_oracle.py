@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete, event, update
 from sqlalchemy.orm import Session
@@ -20,6 +20,7 @@ from musehub_plugin.plan import Plan, plan_delta
 from musehub_plugin.repack import rewrite_rows
 from musehub_plugin.store.session import Database
 from tests.dags import CONTENTS, DATES, Dag, History, dags, random_dag
+from tests.effort import effort
 from tests.integration.oracle.rows import write, written
 
 Databases = Mapping[str, Database]
@@ -64,7 +65,7 @@ def drawn(data: st.DataObject, ids_: Sequence[str], *, at_least: int = 0) -> lis
     return data.draw(st.lists(st.sampled_from(ids_), min_size=at_least, max_size=5))
 
 
-@settings(max_examples=100)
+@effort(100)
 @given(dags(), st.data())
 def test_n01_n04_the_plan_is_the_oracle_s(databases: Databases, dag: Dag, data: st.DataObject) -> None:
     history = dag.history()
@@ -264,7 +265,7 @@ def test_s01_a_want_of_another_repo_is_not_found(databases: Databases, diamond: 
 GENERATIONS = {"complete": None, "absent": "delete", "half": "half", "too high": 10**12, "too low": -7}
 
 
-@settings(max_examples=15)
+@effort(15)
 @given(dags(), st.data())
 @pytest.mark.parametrize("state", GENERATIONS)
 def test_n20_the_plan_does_not_depend_on_generations(
@@ -297,7 +298,7 @@ def test_n21_the_plan_does_not_depend_on_dates(databases: Databases, dates: tupl
             assert agrees(plan(databases, "ours", [want], [have]), history, [want], [have])
 
 
-@settings(max_examples=25)
+@effort(25)
 @given(dags(), st.data())
 def test_n28_a_further_have_never_adds_and_a_further_want_never_removes(
     databases: Databases, dag: Dag, data: st.DataObject
@@ -315,7 +316,7 @@ def test_n28_a_further_have_never_adds_and_a_further_want_never_removes(
     assert rest == Plan([], [], [])
 
 
-@settings(max_examples=25)
+@effort(25)
 @given(dags(), st.data())
 def test_n29_two_fetches_bring_what_one_brings(databases: Databases, dag: Dag, data: st.DataObject) -> None:
     history = dag.history()

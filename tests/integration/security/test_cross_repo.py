@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete, func, select, update
 
@@ -28,7 +28,8 @@ from musehub_plugin.mpack import build_wire_mpack, parse_wire_mpack
 from musehub_plugin.store.models import MusehubUpload
 from musehub_plugin.testing import History
 from musehub_plugin.testing.apps import hub_of
-from tests.environment import HubEnvironment, Observed, assert_same, quick
+from tests.effort import effort
+from tests.environment import HubEnvironment, Observed, assert_same
 
 OPEN = "alice/open"
 SECRET = "bob/secret"
@@ -349,7 +350,7 @@ def test_s15_a_pushed_mpack_that_holds_more_than_the_answer_is_not_the_answer(hu
 _NUMBERS = itertools.count()
 
 
-@settings(quick, max_examples=8)
+@effort(8, shared_fixtures=True, shrinks=False)
 @given(data=st.data())
 def test_s15_whatever_was_pushed_in_whatever_pieces_the_answer_is_the_delta(
     hub: HubEnvironment, data: st.DataObject

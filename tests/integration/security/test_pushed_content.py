@@ -8,7 +8,7 @@ from io import BytesIO
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete, update
 
@@ -16,7 +16,8 @@ from musehub_plugin import ids
 from musehub_plugin.models import MusehubCommitGraph, MusehubMPackIndex
 from musehub_plugin.mpack import BaseBlob, Limits, MPackWriter, build_wire_mpack, parse_wire_mpack
 from musehub_plugin.testing import History
-from tests.environment import HubEnvironment, quick
+from tests.effort import effort
+from tests.environment import HubEnvironment
 from tests.exchange import JSON, MSGPACK
 
 REPO = "alice/songs"
@@ -435,7 +436,7 @@ def test_s81_a_long_chain_is_taken_and_sent_without_recursion(hub: HubEnvironmen
 _NUMBERS = itertools.count()
 
 
-@settings(quick, max_examples=25)
+@effort(25, shared_fixtures=True, shrinks=False)
 @given(data=st.data())
 def test_s82_a_damaged_mpack_is_refused_whatever_the_damage(hub: HubEnvironment, data: st.DataObject) -> None:
     repo = f"alice/damaged-{next(_NUMBERS)}"
@@ -456,7 +457,7 @@ def test_s82_a_damaged_mpack_is_refused_whatever_the_damage(hub: HubEnvironment,
 # S37
 
 
-@settings(quick, max_examples=60)
+@effort(60, shared_fixtures=True, shrinks=False)
 @given(body=st.binary(max_size=200), content_type=st.sampled_from([MSGPACK, JSON]))
 def test_s37_no_body_makes_the_hub_fail(hub: HubEnvironment, body: bytes, content_type: str) -> None:
     if not hub.row_counts()["musehub_repo"]:

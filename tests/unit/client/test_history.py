@@ -6,13 +6,14 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musehub_plugin import ids
 from musehub_plugin.client import Workdir
 from musehub_plugin.client.history import History, Walk
 from musehub_plugin.client.record import new_record
+from tests.effort import effort
 
 
 @st.composite
@@ -56,7 +57,7 @@ def closure(nodes: list[tuple[list[int], int]], heads: Iterable[int]) -> set[int
 subsets = st.lists(st.integers(0, 99), max_size=3)
 
 
-@settings(max_examples=60)
+@effort(60)
 @given(dags(honest_dates=True), subsets, subsets)
 def test_with_true_dates_exactly_what_is_lacking_is_found(
     nodes: list[tuple[list[int], int]], heads: list[int], held: list[int]
@@ -68,7 +69,7 @@ def test_with_true_dates_exactly_what_is_lacking_is_found(
     assert set(found) == {names[n] for n in closure(nodes, heads) - closure(nodes, held)}
 
 
-@settings(max_examples=60)
+@effort(60)
 @given(dags(honest_dates=False), subsets, subsets)
 def test_with_false_dates_nothing_that_is_lacking_is_left_out(
     nodes: list[tuple[list[int], int]], heads: list[int], held: list[int]
@@ -81,7 +82,7 @@ def test_with_false_dates_nothing_that_is_lacking_is_left_out(
     assert set(found) <= {names[n] for n in closure(nodes, heads)}
 
 
-@settings(max_examples=60)
+@effort(60)
 @given(dags(honest_dates=False), subsets)
 def test_parents_come_before_their_children(nodes: list[tuple[list[int], int]], heads: list[int]) -> None:
     heads = [n % len(nodes) for n in heads]
@@ -94,7 +95,7 @@ def test_parents_come_before_their_children(nodes: list[tuple[list[int], int]], 
             assert order.index(names[parent]) < order.index(names[number])
 
 
-@settings(max_examples=60)
+@effort(60)
 @given(dags(honest_dates=False), st.integers(0, 99), st.integers(0, 99))
 def test_ancestors_are_those_of_the_closure(nodes: list[tuple[list[int], int]], one: int, other: int) -> None:
     one, other = one % len(nodes), other % len(nodes)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musehub_plugin import ids
@@ -23,6 +23,7 @@ from musehub_plugin.mpack import (
     verify,
 )
 from musehub_plugin.testing import History
+from tests.effort import effort
 
 WirePack = dict[str, list[dict[str, Any]]]
 KINDS = ("blobs", "snapshots", "commits")
@@ -63,7 +64,7 @@ def opened(pack: WirePack) -> MPackReader:
     return MPackReader(io.BytesIO(build_wire_mpack(**pack)))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@effort(30, shared_fixtures=True)
 @given(data=st.data())
 def test_a_copy_with_more_behind_it_reads_as_one_written_anew(history: WirePack, data: st.DataObject) -> None:
     pack = whole(history)

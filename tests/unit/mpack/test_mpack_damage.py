@@ -10,12 +10,13 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musehub_plugin import ids
 from musehub_plugin.mpack import MPackError, MPackReader, build_wire_mpack, parse_wire_mpack
 from musehub_plugin.mpack.zstd import zstd
+from tests.effort import effort
 
 # `assemble` and `hand_frame` are fixtures of conftest.py.
 Assemble = Callable[..., bytes]
@@ -70,14 +71,14 @@ def test_a_missing_byte_in_the_middle_is_refused(small_pack: bytes) -> None:
             parse_wire_mpack(small_pack[:position] + small_pack[position + 1 :])
 
 
-@settings(max_examples=200, deadline=None)
+@effort(200)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(MPackError):
         parse_wire_mpack(data)
 
 
-@settings(max_examples=200, deadline=None)
+@effort(200)
 @given(kind=st.integers(1, 5), raw=st.binary(max_size=60), count=st.integers(0, 3), compress=st.booleans())
 def test_any_bytes_in_a_frame_are_refused_or_read(kind: int, raw: bytes, count: int, compress: bool) -> None:
     stored = zstd.compress(raw * 9) if compress else raw
@@ -89,7 +90,7 @@ def test_any_bytes_in_a_frame_are_refused_or_read(kind: int, raw: bytes, count: 
         parse_wire_mpack(data)
 
 
-@settings(max_examples=100, deadline=None)
+@effort(100)
 @given(st.recursive(st.one_of(st.none(), st.integers(), st.text(max_size=3)), lambda inner: st.lists(inner)))
 def test_any_table_of_contents_is_refused(columns: object) -> None:
     try:

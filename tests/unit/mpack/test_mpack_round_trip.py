@@ -10,12 +10,13 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musehub_plugin import ids
 from musehub_plugin.mpack import BaseBlob, MPackReader, MPackWriter, build_wire_mpack, parse_wire_mpack
 from musehub_plugin.mpack.zstd import zstd
+from tests.effort import effort
 from tests.unit.mpack.holding import Files, Held
 
 WirePack = dict[str, list[dict[str, Any]]]
@@ -204,19 +205,19 @@ def _snapshots_by_the_specification(
     return snapshots
 
 
-@settings(max_examples=150, deadline=None)
+@effort(150)
 @given(packs())
 def test_any_pack_reads_as_it_was_written(pack: WirePack) -> None:
     assert parse_wire_mpack(build_wire_mpack(**pack)) == pack
 
 
-@settings(max_examples=60, deadline=None)
+@effort(60)
 @given(packs())
 def test_a_reader_written_from_the_specification_reads_the_same(pack: WirePack) -> None:
     assert read_by_the_specification(build_wire_mpack(**pack)) == pack
 
 
-@settings(max_examples=100, deadline=None)
+@effort(100)
 @given(packs(), st.lists(st.dictionaries(PATHS, st.binary(max_size=40)), max_size=3))
 def test_a_reader_written_from_the_specification_reads_thin_packs_the_same(pack: WirePack, bases: list[Files]) -> None:
     held = Held()

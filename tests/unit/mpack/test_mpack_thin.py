@@ -11,7 +11,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musehub_plugin import ids
@@ -28,6 +28,7 @@ from musehub_plugin.mpack import (
     verify,
 )
 from musehub_plugin.mpack.zstd import zstd
+from tests.effort import effort
 from tests.unit.mpack.holding import Files, Held, manifest_of
 
 
@@ -93,14 +94,14 @@ PATHS = st.sampled_from(["a", "a/b", "a.b", "é", "z" * 300])
 FILES = st.dictionaries(PATHS, st.one_of(st.binary(max_size=30), st.sampled_from([text(1, 9), edited(text(1, 9), 3)])))
 
 
-@settings(max_examples=150, deadline=None)
+@effort(150)
 @given(st.lists(FILES, max_size=3, unique_by=lambda files: ids.snapshot_id(manifest_of(files))), st.lists(FILES))
 def test_whoever_holds_the_bases_reads_what_was_written(bases: list[Files], versions: list[Files]) -> None:
     data, held = write(bases, versions)
     assert_holds(data, held, versions)
 
 
-@settings(max_examples=60, deadline=None)
+@effort(60)
 @given(st.lists(FILES, min_size=1, max_size=3, unique_by=lambda files: ids.snapshot_id(manifest_of(files))), FILES)
 def test_a_change_from_any_base_reads_as_the_manifest(bases: list[Files], files: Files) -> None:
     held = Held()
@@ -228,7 +229,7 @@ def test_any_flipped_bit_of_a_thin_pack_is_refused_or_read() -> None:
                 parse_wire_mpack(bytes(damaged), bases=held)
 
 
-@settings(max_examples=150, deadline=None)
+@effort(150)
 @given(stored=st.binary(max_size=60), raw=st.integers(1, 90))
 def test_any_bytes_in_a_prefixed_frame_are_refused_or_read(stored: bytes, raw: int) -> None:
     held = Held()

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musehub_plugin import ids
@@ -23,6 +23,7 @@ from musehub_plugin.mpack import (
 )
 from musehub_plugin.mpack.manifests import ManifestHasher
 from musehub_plugin.mpack.zstd import ZstdError, compress, decompress_pieces
+from tests.effort import effort
 
 WirePack = dict[str, list[dict[str, Any]]]
 
@@ -113,7 +114,7 @@ def test_a_true_id_that_is_stored_all_the_same_passes() -> None:
     verify(MPackReader(out))
 
 
-@settings(max_examples=60, deadline=None)
+@effort(60)
 @given(
     st.lists(
         st.tuples(
@@ -195,7 +196,7 @@ def test_s77_a_false_blob_is_found_in_its_share_alone(false: int) -> None:
 
 
 @given(st.binary(max_size=3_000_000), st.data())
-@settings(max_examples=30)
+@effort(30)
 def test_pieces_of_a_frame_are_the_frame(raw: bytes, data: st.DataObject) -> None:
     packed = compress(raw, level=1, window_log=20)
     pieces = list(decompress_pieces(packed, len(raw), window_log=20, piece=data.draw(st.integers(1_000, 1 << 18))))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musehub_plugin.storage.rangefile import MAX_WINDOW, RangeFile
+from tests.effort import effort
 
 CONTENT = random.Random(1).randbytes(3_000_000)
 
@@ -38,7 +39,7 @@ class Requests:
 
 
 @given(steps)
-@settings(max_examples=100, deadline=None)
+@effort(100)
 def test_it_reads_as_a_file_in_memory_does(plan: list[tuple[str, int]]) -> None:
     file, oracle = Requests().file(), io.BytesIO(CONTENT)
     for what, number in plan:

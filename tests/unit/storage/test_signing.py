@@ -5,11 +5,12 @@ from __future__ import annotations
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from musehub_plugin.ids import fake_id, to_hex
 from musehub_plugin.storage.signing import MAX_TTL_SECONDS, Grant, SignatureRefused, UrlSigner
+from tests.effort import effort
 
 KEY = to_hex(fake_id("file"))
 OTHER_KEY = to_hex(fake_id("another file"))
@@ -92,7 +93,7 @@ def test_s70_one_flipped_bit_of_the_key_is_refused(position: int) -> None:
 
 
 @given(position=st.integers(0, 63), digit=st.sampled_from("0123456789abcdef"))
-@settings(max_examples=50)
+@effort(50)
 def test_s70_one_changed_digit_of_the_signature_is_refused(position: int, digit: str) -> None:
     query = signed_get()
     signature = dict(query)["sig"]
@@ -246,7 +247,7 @@ def test_no_key_is_refused() -> None:
     digest=st.none() | st.binary(min_size=32, max_size=32).map(bytes.hex),
     ttl=st.integers(1, MAX_TTL_SECONDS),
 )
-@settings(max_examples=50)
+@effort(50)
 def test_whatever_is_signed_verifies(size: int | None, digest: str | None, ttl: int) -> None:
     url = make_signer().sign("PUT", "upload", KEY, ttl_seconds=ttl, size=size, digest=digest)
     grant = make_signer().verify("PUT", "upload", KEY, query_of(url))

@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from minio import Minio
 
 from musehub_plugin.storage.sigv4 import presign
+from tests.effort import effort
 
 NOW = datetime(2013, 5, 24, tzinfo=UTC)
 
@@ -46,7 +47,7 @@ def test_the_published_example_has_the_published_signature() -> None:
     key=st.text("abcdef0123456789/", min_size=1, max_size=20).filter(lambda key: "//" not in f"/{key}/"),
     ttl=st.integers(1, 7 * 24 * 3600),
 )
-@settings(max_examples=50)
+@effort(50)
 def test_without_headers_the_signature_is_the_clients(method: str, key: str, ttl: int) -> None:
     access, secret = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
     client = Minio("s3.example:9000", access, secret, region="us-east-1")
