@@ -12,9 +12,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import minio
+import psycopg2
 from flask import Flask
 from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.pool import Pool
 from werkzeug.test import TestResponse
 
 from musehub_plugin.config import Settings
@@ -122,24 +124,45 @@ class HubEnvironment:
         """Send a request and note what it takes."""
         statements: list[str] = []
 
-        def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
-            # A process reads a repo's packed history once, whoever asks for it first.
-            if "musehub_graph_segment.data" not in statement:
+        def note(statement: str) -> None:
+            # A process reads a repo's packed history once, whoever asks for it first, and a connection makes each
+            # statement ready once.
+            if "musehub_graph_segment.data" not in statement and not statement.startswith("PREPARE "):
                 statements.append(statement)
+
+        class NotingCursor(psycopg2.extensions.cursor):
+            def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002 - its name there
+                note(str(query))
+                super().execute(query, vars)
+
+        def note_core(connection: object, cursor: object, statement: str, *rest: object) -> None:
+            note(statement)
+
+        def note_all(connection: Any, *rest: object) -> None:
+            connection.cursor_factory = NotingCursor
+
+        def note_no_more(connection: Any, *rest: object) -> None:
+            connection.cursor_factory = psycopg2.extensions.cursor
 
         with self.app.app_context():
             engines = list(hub_of(self.app).sqlalchemy.engines.values())
         self._storage_calls.clear()
-        for engine in engines:
-            event.listen(engine, "before_cursor_execute", note)
+        listeners: list[tuple[Any, str, Callable[..., None]]]
+        if engines[0].dialect.name == "postgresql":
+            # Not every statement goes by way of SQLAlchemy, nor every one to the host's own engine.
+            listeners = [(Pool, "checkout", note_all), (Pool, "checkin", note_no_more)]
+        else:
+            listeners = [(engine, "before_cursor_execute", note_core) for engine in engines]
+        for listener in listeners:
+            event.listen(*listener)
         try:
             response = request()
             # A file is sent while it is read.
             response.get_data()
             response.close()
         finally:
-            for engine in engines:
-                event.remove(engine, "before_cursor_execute", note)
+            for listener in listeners:
+                event.remove(*listener)
         return Observed(response, tuple(statements), tuple(self._storage_calls))
 
     def row_counts(self, *, besides: Iterable[str] = ()) -> dict[str, int]:

@@ -20,6 +20,7 @@ from musehub_plugin.store.models import (
     MusehubCommitGraph,
     MusehubCommitRef,
 )
+from musehub_plugin.store.prepared import Question
 from musehub_plugin.store.session import ROW_BATCH, Database, batches, columns
 
 CORE_FIELDS = frozenset({"commit_id", "parent_ids", "snapshot_id", "branch", "message", "author", "committed_at"})
@@ -43,25 +44,27 @@ def graph(db: Database, repo_id: str) -> dict[str, Node]:
 
 
 _COMMIT, _COMMIT_REF = columns(MusehubCommit), columns(MusehubCommitRef)
-_HELD_COMMITS = select(_COMMIT_REF.commit_id).where(
-    _COMMIT_REF.repo_id == bindparam("repo_id"),
-    _COMMIT_REF.commit_id.in_(bindparam("commit_ids", expanding=True)),
-)
-_RECORDS = (
-    select(
-        _COMMIT.commit_id,
-        _COMMIT.branch,
-        _COMMIT.parent_ids,
-        _COMMIT.message,
-        _COMMIT.author,
-        _COMMIT.timestamp,
-        _COMMIT.snapshot_id,
-        _COMMIT_REF.own_fields,
+_HELD_COMMITS = Question(
+    lambda among: select(_COMMIT_REF.commit_id).where(
+        _COMMIT_REF.repo_id == bindparam("repo_id"), among(_COMMIT_REF.commit_id, "commit_ids")
     )
-    .select_from(join(MusehubCommit.__table__, MusehubCommitRef.__table__, _COMMIT_REF.commit_id == _COMMIT.commit_id))
-    .where(
-        _COMMIT_REF.repo_id == bindparam("repo_id"),
-        _COMMIT.commit_id.in_(bindparam("commit_ids", expanding=True)),
+)
+_RECORDS = Question(
+    lambda among: (
+        select(
+            _COMMIT.commit_id,
+            _COMMIT.branch,
+            _COMMIT.parent_ids,
+            _COMMIT.message,
+            _COMMIT.author,
+            _COMMIT.timestamp,
+            _COMMIT.snapshot_id,
+            _COMMIT_REF.own_fields,
+        )
+        .select_from(
+            join(MusehubCommit.__table__, MusehubCommitRef.__table__, _COMMIT_REF.commit_id == _COMMIT.commit_id)
+        )
+        .where(_COMMIT_REF.repo_id == bindparam("repo_id"), among(_COMMIT.commit_id, "commit_ids"))
     )
 )
 
@@ -70,7 +73,7 @@ def held_commits(db: Database, repo_id: str, commit_ids: Iterable[str]) -> set[s
     """Return which of `commit_ids` the repo holds."""
     found: set[str] = set()
     for batch in batches(set(commit_ids)):
-        found.update(db.execute(_HELD_COMMITS, {"repo_id": repo_id, "commit_ids": batch}).scalars())
+        found.update(commit_id for (commit_id,) in _HELD_COMMITS.ask(db, repo_id=repo_id, commit_ids=batch))
     return found
 
 
@@ -98,23 +101,23 @@ def records(db: Database, repo_id: str, commit_ids: Iterable[str]) -> Iterator[d
     # Batches in the caller's order, so that no more than one batch of records is held at a time.
     for start in range(0, len(ordered), 5_000):
         batch = ordered[start : start + 5_000]
-        rows = db.execute(_RECORDS, {"repo_id": repo_id, "commit_ids": batch})
-        found = {row.commit_id: row for row in rows}
+        found = {row[0]: row for row in _RECORDS.ask(db, repo_id=repo_id, commit_ids=batch)}
         for commit_id in batch:
             row = found.get(commit_id)
             if row is None:
                 raise HistoryDamaged(f"repo {repo_id}: commit {commit_id} is not stored")
+            _, branch, parent_ids, message, author, timestamp, snapshot_id, own_fields = row
             record: dict[str, Any] = {
                 "commit_id": commit_id,
-                "parent_ids": row.parent_ids,
-                "snapshot_id": row.snapshot_id,
-                "branch": row.branch,
-                "message": row.message,
-                "author": row.author,
-                "committed_at": row.timestamp.isoformat(),
+                "parent_ids": parent_ids,
+                "snapshot_id": snapshot_id,
+                "branch": branch,
+                "message": message,
+                "author": author,
+                "committed_at": timestamp.isoformat(),
             }
-            if row.own_fields is not None:
-                record.update(unpack_own_fields(row.own_fields))
+            if own_fields is not None:
+                record.update(unpack_own_fields(own_fields))
             yield record
 
 

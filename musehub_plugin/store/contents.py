@@ -13,6 +13,7 @@ from musehub_plugin.store.models import (
     MusehubObject,
     MusehubObjectRef,
 )
+from musehub_plugin.store.prepared import Question
 from musehub_plugin.store.session import Database, batches, columns
 
 
@@ -52,24 +53,26 @@ class BlobSource(NamedTuple):
 
 
 _OBJECT, _REF, _INDEX = columns(MusehubObject), columns(MusehubObjectRef), columns(MusehubMPackIndex)
-_SOURCES = (
-    select(
-        _REF.object_id,
-        _OBJECT.content_cache,
-        _INDEX.mpack_id,
-        _INDEX.frame,
-        _INDEX.frame_offset,
-        _INDEX.size_bytes,
-    )
-    .select_from(
-        outerjoin(
-            outerjoin(MusehubObjectRef.__table__, MusehubObject.__table__, _OBJECT.object_id == _REF.object_id),
-            MusehubMPackIndex.__table__,
-            _INDEX.entity_id == _REF.object_id,
+_SOURCES = Question(
+    lambda among: (
+        select(
+            _REF.object_id,
+            _OBJECT.content_cache,
+            _INDEX.mpack_id,
+            _INDEX.frame,
+            _INDEX.frame_offset,
+            _INDEX.size_bytes,
         )
+        .select_from(
+            outerjoin(
+                outerjoin(MusehubObjectRef.__table__, MusehubObject.__table__, _OBJECT.object_id == _REF.object_id),
+                MusehubMPackIndex.__table__,
+                _INDEX.entity_id == _REF.object_id,
+            )
+        )
+        .where(_REF.repo_id == bindparam("repo_id"), among(_REF.object_id, "object_ids"))
+        .order_by(_REF.object_id, _INDEX.mpack_id)
     )
-    .where(_REF.repo_id == bindparam("repo_id"), _REF.object_id.in_(bindparam("object_ids", expanding=True)))
-    .order_by(_REF.object_id, _INDEX.mpack_id)
 )
 
 
@@ -81,7 +84,7 @@ def blob_sources(db: Database, repo_id: str, object_ids: Sequence[str]) -> dict[
         repo_id: the repo.
         object_ids: a batch of ids, at most some hundreds where contents may be cached in rows.
     """
-    rows = db.execute(_SOURCES, {"repo_id": repo_id, "object_ids": list(object_ids)})
+    rows = _SOURCES.ask(db, repo_id=repo_id, object_ids=list(object_ids))
     sources: dict[str, BlobSource] = {}
     for object_id, content, *location in rows:
         source = sources.setdefault(object_id, BlobSource(content, []))

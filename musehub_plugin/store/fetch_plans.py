@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, case, delete, func, outerjoin, select, update
 
 from musehub_plugin.store.fetch_packs import use_fetch_pack
 from musehub_plugin.store.models import MusehubBuild, MusehubClonePack, MusehubFetchPack, MusehubFetchPlan
+from musehub_plugin.store.prepared import Question
 from musehub_plugin.store.session import Database, batches, columns
 
 _QUIET = {"synchronize_session": False}
@@ -37,33 +38,41 @@ class ReadyPlan(NamedTuple):
     noted_ago: float
 
 
-# Built once: to put such a statement together takes as long as to run it.
 _PLAN, _PACK = columns(MusehubFetchPlan), columns(MusehubFetchPack)
-_FIND_PLAN = (
-    select(
-        _PLAN.mpack_id,
-        _PLAN.size_bytes,
-        _PLAN.commit_count,
-        _PLAN.snapshot_count,
-        _PLAN.blob_count,
-        _PLAN.content,
-        _PLAN.pack_count,
-        # A pack that was collected has no row.
-        case((_PLAN.content.is_(None), _PACK.used_at), else_=_PLAN.used_at).label("used_at"),
+_FIND_PLAN = Question(
+    lambda _: (
+        select(
+            _PLAN.mpack_id,
+            _PLAN.size_bytes,
+            _PLAN.commit_count,
+            _PLAN.snapshot_count,
+            _PLAN.blob_count,
+            _PLAN.content,
+            _PLAN.pack_count,
+            # A pack that was collected has no row.
+            case((_PLAN.content.is_(None), _PACK.used_at), else_=_PLAN.used_at).label("used_at"),
+        )
+        .select_from(
+            outerjoin(MusehubFetchPlan.__table__, MusehubFetchPack.__table__, _PACK.mpack_id == _PLAN.mpack_id)
+        )
+        .where(_PLAN.plan_key == bindparam("plan_key"))
+        .order_by(_PLAN.position)
     )
-    .select_from(outerjoin(MusehubFetchPlan.__table__, MusehubFetchPack.__table__, _PACK.mpack_id == _PLAN.mpack_id))
-    .where(_PLAN.plan_key == bindparam("plan_key"))
-    .order_by(_PLAN.position)
 )
 
 
 def find_plan(db: Database, plan_key: str) -> ReadyPlan | None:
     """Return the ready answer of a key, by one statement; None where there is none, or not all of it."""
-    rows = db.execute(_FIND_PLAN, {"plan_key": plan_key}).all()
-    if not rows or len(rows) != rows[0].pack_count or any(row.used_at is None for row in rows):
+    rows = _FIND_PLAN.ask(db, plan_key=plan_key)
+    packs, used = [], []
+    for *pack, pack_count, used_at in rows:
+        if used_at is None or pack_count != len(rows):
+            return None
+        packs.append(ReadyPack(*pack))
+        used.append(used_at)
+    if not packs:
         return None
-    age = (datetime.now(UTC) - min(row.used_at for row in rows)).total_seconds()
-    return ReadyPlan([ReadyPack(*tuple(row)[:6]) for row in rows], age)
+    return ReadyPlan(packs, (datetime.now(UTC) - min(used)).total_seconds())
 
 
 def note_use(db: Database, plan_key: str, packs: Iterable[ReadyPack]) -> bool:

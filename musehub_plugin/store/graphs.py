@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, delete, select
 from musehub_plugin.ids import from_digest
 from musehub_plugin.store.locks import own_graph
 from musehub_plugin.store.models import MusehubGraphSegment
+from musehub_plugin.store.prepared import Question
 from musehub_plugin.store.session import Database, columns
 
 _QUIET = {"synchronize_session": False}
@@ -25,17 +26,18 @@ class SegmentRow(NamedTuple):
 
 
 _SEGMENT = columns(MusehubGraphSegment)
-_SEGMENTS = (
-    select(_SEGMENT.first_commit, _SEGMENT.segment_id, _SEGMENT.commit_count)
-    .where(_SEGMENT.repo_id == bindparam("repo_id"))
-    .order_by(_SEGMENT.first_commit)
+_SEGMENTS = Question(
+    lambda _: (
+        select(_SEGMENT.first_commit, _SEGMENT.segment_id, _SEGMENT.commit_count)
+        .where(_SEGMENT.repo_id == bindparam("repo_id"))
+        .order_by(_SEGMENT.first_commit)
+    )
 )
 
 
 def segments(db: Database, repo_id: str) -> list[SegmentRow]:
     """Return a repo's segments in order; none where its history is not packed."""
-    rows = db.execute(_SEGMENTS, {"repo_id": repo_id})
-    return [SegmentRow(*tuple(row)) for row in rows]
+    return [SegmentRow(*row) for row in _SEGMENTS.ask(db, repo_id=repo_id)]
 
 
 def segment_data(db: Database, repo_id: str, segment_ids: Sequence[str]) -> dict[str, bytes]:

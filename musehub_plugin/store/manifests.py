@@ -8,6 +8,7 @@ manifests, the row holds the whole manifest in the same form. Rows written by ha
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgpack
@@ -19,6 +20,7 @@ from musehub_plugin.ids import from_digest, to_digest
 from musehub_plugin.manifestlog import Difference
 from musehub_plugin.store.bulk import insert_rows
 from musehub_plugin.store.models import DIGEST_SIZE, MusehubSnapshot, MusehubSnapshotRef
+from musehub_plugin.store.prepared import Among, Question
 from musehub_plugin.store.session import Database, batches, columns
 
 # A manifest is read by one statement that follows its chain: some 14 us a row.
@@ -169,11 +171,11 @@ def assembled(
     return result
 
 
-def _chains(*, is_short: bool) -> Select[Any]:
+def _chains(among: Among, *, is_short: bool) -> Select[Any]:
     """Return the statement for rows of snapshots and of what they rest on; short: none below the snapshot `before`."""
     snapshot, ref = columns(MusehubSnapshot), columns(MusehubSnapshotRef)
     ids = select(snapshot.snapshot_id, snapshot.base_id)
-    chain = ids.where(snapshot.snapshot_id.in_(bindparam("snapshot_ids", expanding=True))).cte("chain", recursive=True)
+    chain = ids.where(among(snapshot.snapshot_id, "snapshot_ids")).cte("chain", recursive=True)
     table = MusehubSnapshot.__table__
     below = ids.select_from(join(table, chain, snapshot.snapshot_id == chain.c.base_id))
     if is_short:
@@ -189,9 +191,8 @@ def _chains(*, is_short: bool) -> Select[Any]:
     )
 
 
-# Built once: to put such a statement together takes as long as to run it.
-_CHAINS = _chains(is_short=False)
-_SHORT_CHAINS = _chains(is_short=True)
+_CHAINS = Question(partial(_chains, is_short=False))
+_SHORT_CHAINS = Question(partial(_chains, is_short=True))
 
 
 def _rows_with_chains(
@@ -214,9 +215,7 @@ def _rows_with_chains(
     found: dict[str, StoredSnapshot] = {}
     for batch in batches(snapshot_ids):
         values = {"snapshot_ids": batch, "repo_id": repo_id}
-        rows = (
-            db.execute(_CHAINS, values) if before is None else db.execute(_SHORT_CHAINS, {**values, "before": before})
-        )
+        rows = _CHAINS.ask(db, **values) if before is None else _SHORT_CHAINS.ask(db, **values, before=before)
         for snapshot_id, base_id, delta_blob, manifest_blob, holder in rows:
             if holder is not None and held is not None:
                 held.add(snapshot_id)

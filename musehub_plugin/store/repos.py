@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, select, update
 
 from musehub_plugin.store.models import MusehubBranch, MusehubRepo
+from musehub_plugin.store.prepared import Question
 from musehub_plugin.store.session import Database, columns
 
 
@@ -22,17 +23,18 @@ class RepoRecord:
     default_branch: str
 
 
-# Built once: to put such a statement together takes as long as to run it.
 _REPO = columns(MusehubRepo)
-_FIND_REPO = select(
-    _REPO.repo_id, _REPO.owner, _REPO.slug, _REPO.visibility, _REPO.owner_user_id, _REPO.default_branch
-).where(_REPO.owner == bindparam("owner"), _REPO.slug == bindparam("slug"), _REPO.deleted_at.is_(None))
+_FIND_REPO = Question(
+    lambda _: select(
+        _REPO.repo_id, _REPO.owner, _REPO.slug, _REPO.visibility, _REPO.owner_user_id, _REPO.default_branch
+    ).where(_REPO.owner == bindparam("owner"), _REPO.slug == bindparam("slug"), _REPO.deleted_at.is_(None))
+)
 
 
 def find_repo(db: Database, owner: str, slug: str) -> RepoRecord | None:
     """Return the repo of that name, or None where there is none or it was deleted. One statement."""
-    row = db.execute(_FIND_REPO, {"owner": owner, "slug": slug}).first()
-    return None if row is None else RepoRecord(*tuple(row))
+    rows = _FIND_REPO.ask(db, owner=owner, slug=slug)
+    return RepoRecord(*rows[0]) if rows else None
 
 
 def default_branch(db: Database, repo_id: str) -> str | None:

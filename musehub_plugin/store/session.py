@@ -194,6 +194,15 @@ class Database:
             self._own_session().invalidate()
 
     @property
+    def engine_at_rest(self) -> Engine | None:
+        """The PostgreSQL engine of this unit of work as long as nothing was asked in it; else None."""
+        session = self._own_session()
+        if session.in_transaction():
+            return None
+        bind = session.get_bind(**_ROUTE)
+        return bind if isinstance(bind, Engine) and bind.dialect.name == "postgresql" else None
+
+    @property
     def has_begun(self) -> bool:
         """Whether something was asked of the database since the last commit or rollback."""
         return self._own_session().in_transaction()

@@ -1,0 +1,148 @@
+"""The questions of every fetch, as prepared statements.
+
+SQLAlchemy and PostgreSQL each take longer to make a small statement ready than to run it, and a transaction around it
+is two more trips. Two such questions by way of the session took a process 440 us of its own and PostgreSQL 190; by this
+way it is 110 and 40.
+
+The short way is taken where it means the same: on PostgreSQL, where the unit of work has not begun. What somebody wrote
+in a unit of work can only be read there, and a session on a connection instead of an engine is in somebody's
+transaction. It reads as of now, each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+from weakref import WeakSet
+
+from sqlalchemy import ARRAY, Column, ColumnElement, Dialect, Engine, Select, any_, bindparam
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.types import TypeEngine
+
+from musehub_plugin.store.session import Database
+
+logger = logging.getLogger(__name__)
+
+Among = Callable[[Column[Any], str], ColumnElement[bool]]
+"""Makes the condition that a column is one of a parameter's values; its arguments are the column and the name."""
+
+# invalid_sql_statement_name, duplicate_prepared_statement: a pooler gives statements to whichever connection is free.
+_NOT_KEPT = frozenset({"26000", "42P05"})
+_cannot_keep: WeakSet[Engine] = WeakSet()
+_cannot_keep_lock = threading.Lock()
+
+
+def _in_list(column: Column[Any], name: str) -> ColumnElement[bool]:
+    return column.in_(bindparam(name, expanding=True))
+
+
+def _in_array(column: Column[Any], name: str) -> ColumnElement[bool]:
+    return column == any_(bindparam(name, type_=ARRAY(column.type)))
+
+
+class _Prepared(NamedTuple):
+    """A statement as PostgreSQL keeps it: its name for this text, and how values get in and out."""
+
+    name: str
+    text: str
+    arguments: Sequence[tuple[str, Callable[[Any], Any] | None]]
+    results: Sequence[Callable[[Any], Any] | None]
+
+    @property
+    def call(self) -> str:
+        marks = ", ".join(["%s"] * len(self.arguments))
+        return f"EXECUTE {self.name} ({marks})" if self.arguments else f"EXECUTE {self.name}"
+
+
+def _prepared(statement: Select[Any]) -> _Prepared:
+    dialect: Dialect = PGDialect_psycopg2(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # untyped there
+    compiled = statement.compile(dialect=dialect)
+    text = str(compiled)
+    names: Sequence[str] = compiled.positiontup or ()
+    return _Prepared(
+        name=f"musehub_{hashlib.sha256(text.encode()).hexdigest()[:32]}",
+        text=text,
+        arguments=[(name, _way_in(compiled.binds[name].type, dialect)) for name in names],
+        results=[_way_out(column.type, dialect) for column in statement.selected_columns],
+    )
+
+
+def _way_in(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    return kind.dialect_impl(dialect).bind_processor(dialect)
+
+
+def _way_out(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    return kind.dialect_impl(dialect).result_processor(dialect, None)
+
+
+class Question:
+    """A statement that reads, to be asked with other values each time.
+
+    Args:
+        build: makes it, given what puts a column among many values.
+    """
+
+    def __init__(self, build: Callable[[Among], Select[Any]]) -> None:
+        self._statement = build(_in_list)
+        self._prepared = _prepared(build(_in_array))
+
+    def ask(self, db: Database, **values: Any) -> Sequence[tuple[Any, ...]]:
+        """Return the rows of the answer.
+
+        Args:
+            db: the unit of work; only read.
+            values: of the parameters; lists where a column is to be among many.
+        """
+        engine = db.engine_at_rest
+        if engine is not None and engine.dialect.driver == "psycopg2":
+            rows = self._ask_shortly(engine, values)
+            if rows is not None:
+                return rows
+        return cast(Sequence[tuple[Any, ...]], db.execute(self._statement, values).all())
+
+    def _ask_shortly(self, engine: Engine, values: dict[str, Any]) -> list[tuple[Any, ...]] | None:
+        """Return the rows; None where the session is to be asked, which says what is wrong, if anything."""
+        prepared = self._prepared
+        given = [values[name] if way is None else way(values[name]) for name, way in prepared.arguments]
+        if engine in _cannot_keep:
+            return None
+        try:
+            pooled = engine.raw_connection()
+        except engine.dialect.loaded_dbapi.OperationalError as error:
+            # As the session would say it, without making the caller wait a second time.
+            raise OperationalError(None, None, error) from error
+        try:
+            found = _answer(pooled, prepared, given)
+        except engine.dialect.loaded_dbapi.Error as error:
+            if getattr(error, "pgcode", None) in _NOT_KEPT:
+                with _cannot_keep_lock:
+                    _cannot_keep.add(engine)
+            logger.debug("a prepared statement failed: %s", type(error).__name__)
+            pooled.invalidate()
+            return None
+        finally:
+            pooled.close()
+        ways = prepared.results
+        return [
+            tuple(value if way is None else way(value) for value, way in zip(row, ways, strict=True)) for row in found
+        ]
+
+
+def _answer(pooled: PoolProxiedConnection, prepared: _Prepared, given: Sequence[Any]) -> list[tuple[Any, ...]]:
+    connection: Any = pooled.dbapi_connection
+    was = connection.autocommit
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        # What is known of a connection goes with it.
+        if prepared.name not in pooled.info:
+            cursor.execute(f"PREPARE {prepared.name} AS {prepared.text}")
+            pooled.info[prepared.name] = True
+        cursor.execute(prepared.call, given)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    connection.autocommit = was
+    return rows

@@ -1,0 +1,123 @@
+"""The short way to the database: what it reads, and what happens where it is not to be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+from musehub_plugin.store.repos import find_repo
+from musehub_plugin.store.session import Database
+from musehub_plugin.testing.factories import create_repo
+from tests.environment import HubEnvironment
+
+
+@pytest.fixture
+def hub(tmp_path: Path, postgres_config: dict[str, Any], files_config: dict[str, Any]) -> Iterator[HubEnvironment]:
+    """A hub on PostgreSQL with one repo."""
+    environment = HubEnvironment("postgresql", tmp_path, {**postgres_config, **files_config})
+    environment.create_repo("alice/songs")
+    yield environment
+    environment.close()
+
+
+def finds(database: Database, slug: str) -> bool:
+    return find_repo(database, "alice", slug) is not None
+
+
+def on_all_connections(hub: HubEnvironment, statement: str) -> None:
+    """Run a statement on every connection that the app has, behind its back."""
+    with hub.session() as session:
+        engine: Any = session.get_bind()
+        held: list[Any] = [engine.raw_connection() for _ in range(engine.pool.checkedin())]
+        for pooled in held:
+            pooled.dbapi_connection.autocommit = True
+            pooled.dbapi_connection.cursor().execute(statement)
+            pooled.dbapi_connection.autocommit = False
+        for pooled in held:
+            pooled.close()
+
+
+def cut_connections(hub: HubEnvironment, url: str) -> None:
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+
+
+def test_a_question_begins_no_unit_of_work(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        database = Database(session)
+        assert finds(database, "songs")
+        assert not database.has_begun
+
+
+def test_what_a_unit_of_work_has_written_is_found_in_it(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        database = Database(session)
+        session.execute(text("UPDATE musehub_repo SET slug = 'renamed'"))
+        assert finds(database, "renamed")
+        session.rollback()
+        assert not finds(database, "renamed")
+
+
+def test_what_another_has_committed_is_found_at_once(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        database = Database(session)
+        assert not finds(database, "more")
+        with hub.app.app_context():
+            create_repo(session, "alice", "more")
+        assert finds(database, "more")
+
+
+def test_a_host_that_comes_after_a_question_has_its_transactions(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        assert finds(Database(session), "songs")
+        session.execute(text("UPDATE musehub_repo SET slug = 'renamed'"))
+        session.rollback()
+        assert finds(Database(session), "songs")
+
+
+def test_statements_that_a_pooler_did_not_keep_are_asked_in_the_ordinary_way(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        database = Database(session)
+        assert finds(database, "songs")
+        on_all_connections(hub, "DEALLOCATE ALL")
+        assert finds(database, "songs")
+        session.rollback()
+        # To make them ready again each time would cost more than it saves.
+        assert finds(database, "songs")
+        assert database.has_begun
+
+
+def test_a_cut_connection_is_replaced_by_another(hub: HubEnvironment, postgres_config: dict[str, Any]) -> None:
+    with hub.session() as session:
+        database = Database(session)
+        assert finds(database, "songs")
+        cut_connections(hub, postgres_config["SQLALCHEMY_DATABASE_URI"])
+        assert finds(database, "songs")
+
+
+def test_a_table_that_has_changed_since_is_read_as_it_is_now(
+    hub: HubEnvironment, postgres_config: dict[str, Any]
+) -> None:
+    engine = create_engine(postgres_config["SQLALCHEMY_DATABASE_URI"], poolclass=NullPool)
+    with hub.session() as session:
+        database = Database(session)
+        assert finds(database, "songs")
+        with engine.begin() as connection:
+            connection.execute(text("ALTER TABLE musehub_repo ALTER visibility TYPE text"))
+        try:
+            assert finds(database, "songs")
+        finally:
+            session.rollback()
+            with engine.begin() as connection:
+                connection.execute(text("ALTER TABLE musehub_repo ALTER visibility TYPE varchar(32)"))
