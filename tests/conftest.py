@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,12 @@ from musehub_plugin.store import migrate
 from musehub_plugin.testing import services
 from tests import effort  # noqa: F401 - importing it sets the properties' defaults
 from tests.environment import HubEnvironment
+
+# What somebody has git do, such as to sign every tag, is not the tests' concern, nor which repository a hook of git that
+# runs them belongs to.
+os.environ.update(GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1")
+for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+    os.environ.pop(name, None)
 
 ENVIRONMENTS = ("postgresql+s3", "sqlite+files")
 

@@ -34,7 +34,8 @@ def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedP
         cwd=cwd,
         capture_output=True,
         text=True,
-        env={**clean, **environment},
+        # A home without anybody's tokens.
+        env={**clean, "HOME": "/nonexistent", **environment},
     )
 
 
