@@ -20,8 +20,8 @@ from musehub_plugin.testing import services
 from tests import effort  # noqa: F401 - importing it sets the properties' defaults
 from tests.environment import HubEnvironment
 
-# What somebody has git do, such as to sign every tag, is not the tests' concern, nor which repository a hook of git that
-# runs them belongs to.
+# What somebody has git do, such as to sign every tag, is not the tests' concern, nor which repository the hook of git
+# belongs to that runs them.
 os.environ.update(GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1")
 for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
     os.environ.pop(name, None)
