@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from musehub_plugin import ids
 from musehub_plugin.client.held import Held
@@ -16,7 +16,10 @@ from musehub_plugin.client.history import History
 from musehub_plugin.client.progress import Progress
 from musehub_plugin.client.record import wire_from_record
 from musehub_plugin.client.workdir import Workdir
-from musehub_plugin.mpack import MPackError, MPackReader, MPackWriter, PackSummary, solid_order
+from musehub_plugin.mpack import MPackError, MPackReader, MPackWriter, PackSummary
+
+if TYPE_CHECKING:
+    from musehub_plugin.client.scratch import ScratchTable
 
 _CHUNK: Final = 1 << 20
 
@@ -104,7 +107,7 @@ def whole_mpack(workdir: Workdir, source: Path) -> Iterator[BuiltMPack]:
     path = workdir.temp_path()
     try:
         with source.open("rb") as thin, path.open("xb") as file:
-            reader = MPackReader(thin, cached_frames=1, bases=Held(workdir))
+            reader = MPackReader(thin, cached_frames=1, bases=Held(workdir), folder=workdir.temp_folder)
             out = HashedFile(file)
             with MPackWriter(out) as writer:
                 for blob in reader.blobs():
@@ -127,11 +130,16 @@ def _write(workdir: Workdir, history: History, commits: Sequence[str], writer: M
     snapshots = [snapshot_id for snapshot_id in snapshots if snapshot_id not in known]
     # Out of a pack they come in its order; going back and forth in one costs a pass over it each time.
     snapshots.sort(key=partial(workdir.packs.place, "snapshots"))
-    for done, object_id in enumerate(_new_blobs(workdir, snapshots, known), 1):
-        with workdir.open_blob(object_id) as file:
-            size = workdir.blob_size(object_id)
-            writer.add_blob_stream(object_id, size, iter(partial(file.read, _CHUNK), b""))
-        progress("packing blobs", done, None)
+    # Here and not above: most commands build no mpack.
+    from musehub_plugin.client.scratch import ScratchTable
+
+    with ScratchTable(workdir.temp_path()) as blobs:
+        _place_blobs(workdir, snapshots, known, blobs)
+        for done, object_id in enumerate(map(ids.from_digest, blobs.in_order()), 1):
+            with workdir.open_blob(object_id) as file:
+                size = workdir.blob_size(object_id)
+                writer.add_blob_stream(object_id, size, iter(partial(file.read, _CHUNK), b""))
+            progress("packing blobs", done, None)
     for done, snapshot_id in enumerate(snapshots, 1):
         writer.add_snapshot(snapshot_id, workdir.read_snapshot(snapshot_id))
         progress("packing snapshots", done, len(snapshots))
@@ -140,24 +148,18 @@ def _write(workdir: Workdir, history: History, commits: Sequence[str], writer: M
         progress("packing commits", done, len(commits))
 
 
-def _new_blobs(workdir: Workdir, snapshots: Sequence[str], known: Iterable[str]) -> list[str]:
-    """Return the blobs of snapshots that no known one has, in the order in which they pack best."""
-    held = {
-        object_id
-        for snapshot_id in sorted(known, key=partial(workdir.packs.place, "snapshots"))
-        for object_id in workdir.read_snapshot(snapshot_id).values()
-    }
-    places: dict[str, tuple[str, int]] = {}
-    before: Mapping[str, str] = {}
+def _place_blobs(workdir: Workdir, snapshots: Sequence[str], known: Iterable[str], blobs: ScratchTable) -> None:
+    """Note where those blobs of snapshots are that no known one has."""
+    known = sorted(known, key=partial(workdir.packs.place, "snapshots"))
+    # Only what changed from one to the next is looked at: of a big tree that is little.
+    before: Mapping[str, str] = workdir.read_snapshot(known[0]) if known else {}
     for sequence, snapshot_id in enumerate(snapshots):
         manifest = workdir.read_snapshot(snapshot_id)
-        # Only what changed from one to the next is looked at: of a big tree that is little.
-        for path, object_id in manifest.items() - before.items():
-            if object_id not in held:
-                place = places.get(object_id)
-                places[object_id] = min(place, (path, sequence)) if place else (path, sequence)
+        changed = manifest.items() - before.items()
+        blobs.place((ids.to_digest(object_id), path, sequence) for path, object_id in changed)
         before = manifest
-    return solid_order((path, sequence, object_id) for object_id, (path, sequence) in places.items())
+    for snapshot_id in known:
+        blobs.drop(set(map(ids.to_digest, workdir.read_snapshot(snapshot_id).values())))
 
 
 def _snapshot_id(workdir: Workdir, commit_id: str) -> str:

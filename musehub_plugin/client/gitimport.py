@@ -37,7 +37,9 @@ from musehub_plugin.client.gitpolicy import DELETED, SUBMODULE, GitImport, Polic
 from musehub_plugin.client.manifest import ManifestRows
 from musehub_plugin.client.progress import Progress
 from musehub_plugin.client.record import new_record
+from musehub_plugin.client.scratch import ScratchTable
 from musehub_plugin.client.workdir import Workdir
+from musehub_plugin.mpack.digests import DigestTable
 from musehub_plugin.names import bad_branch_name
 
 _COMMITS_AT_ONCE: Final = 256
@@ -74,17 +76,17 @@ def import_git(
     if head_branch is not None:
         # HEAD's branch goes first: commits that several branches hold are its.
         branches = {head_branch: branches.pop(head_branch), **branches}
-    known, policy = GitMap(workdir), Policy(result)
+    policy = Policy(result)
     branch_of_ref = {ref.name: name for name, ref in branches.items()}
-    importer = (PackedImport if workdir.packs.kept else _LooseImport)(
-        git, workdir, result, known, branch_of_ref, policy
-    )
-    importer.run([ref.name for ref in (*branches.values(), *tags.values())], progress)
-    policy.finish()
-    for name, ref in branches.items():
-        workdir.set_branch(name, known.commit_ids[ref.commit])
-    for name, ref in tags.items():
-        workdir.set_tag(name, known.commit_ids[ref.commit])
+    kind = PackedImport if workdir.packs.kept else _LooseImport
+    with GitMap(workdir) as known:
+        importer = kind(git, workdir, result, known, branch_of_ref, policy)
+        importer.run([ref.name for ref in (*branches.values(), *tags.values())], progress)
+        policy.finish()
+        for name, ref in branches.items():
+            workdir.set_branch(name, known[ref.commit])
+        for name, ref in tags.items():
+            workdir.set_tag(name, known[ref.commit])
     if head_branch is not None:
         workdir.set_head_branch(head_branch)
     result.branches, result.tags = len(branches), len(tags)
@@ -130,34 +132,31 @@ class _LooseImport:
     known: GitMap
     branch_of_ref: Mapping[bytes, str]
     policy: Policy
-    _snapshot_ids: dict[str, str] = field(default_factory=dict)
-    _blob_ids: dict[bytes, str] = field(default_factory=dict)
     _rows: OrderedDict[str, ManifestRows] = field(default_factory=OrderedDict)
     _kept_rows: int = 0
 
     def run(self, refs: Sequence[bytes], progress: Progress | None) -> None:
         default_branch = next(iter(self.branch_of_ref.values()), "")
-        made: set[str] = set()
-        # Before the first new one is added to them.
-        commits = self.git.log(refs, list(self.known.commit_ids))
-        with self.git.blobs() as blobs:
+        made = DigestTable()
+        commits = self.git.log(refs, self.known)
+        with self.git.blobs() as blobs, ScratchTable(self.workdir.temp_path()) as brought:
             while batch := list(islice(commits, _COMMITS_AT_ONCE)):
-                self._bring_blobs(batch, blobs)
+                self._bring_blobs(batch, blobs, brought)
                 for commit in batch:
                     branch = self.branch_of_ref.get(commit.ref, default_branch)
-                    made.add(self._bring_commit(commit, branch))
+                    made.number(ids.to_digest(self._bring_commit(commit, branch, brought)))
                 self.known.add(commit.name for commit in batch)
                 self.result.commits += len(batch)
                 if progress is not None:
                     progress("commits", self.result.commits, None)
-        self.result.merged_commits = self.result.commits - len(made)
+        self.result.merged_commits = self.result.commits - made.count
 
-    def _bring_blobs(self, batch: Sequence[GitCommit], blobs: GitBlobs) -> None:
+    def _bring_blobs(self, batch: Sequence[GitCommit], blobs: GitBlobs, brought: ScratchTable) -> None:
         needed = dict.fromkeys(
             change.blob
             for commit in batch
             for change in commit.changes
-            if change.mode not in {DELETED, SUBMODULE} and change.blob not in self._blob_ids
+            if change.mode not in {DELETED, SUBMODULE} and brought.digest(_binary(change.blob)) is None
         )
         names = iter(needed)
         while some := list(islice(names, MAX_NAMES_AT_ONCE)):
@@ -166,22 +165,22 @@ class _LooseImport:
                     object_id, new = self.workdir.write_blob(b"".join(pieces))
                 else:
                     object_id, new = self.workdir.write_blob_stream(pieces)
-                self._blob_ids[name] = object_id
+                brought.set_digests([(_binary(name), ids.to_digest(object_id))])
                 self.result.new_blobs += new
 
-    def _bring_commit(self, commit: GitCommit, branch: str) -> str:
+    def _bring_commit(self, commit: GitCommit, branch: str, brought: ScratchTable) -> str:
         rows = self._rows_of(commit.parents[0]).copy() if commit.parents else ManifestRows()
         for change in commit.changes:
             path, gone = self.policy.change(change)
             if path is not None and gone:
                 rows.remove(path)
             elif path is not None:
-                rows.set(path, self._blob_ids[change.blob])
+                rows.set(path, ids.from_digest(brought.digest(_binary(change.blob)) or b""))
         snapshot_id = rows.snapshot_id()
         committed_at = self.policy.date(commit.committed)
         message, author = self.policy.text(commit.message), self.policy.text(commit.author)
         # Two parents that became the same muse commit are one.
-        parents = list(dict.fromkeys(self.known.commit_ids[parent] for parent in commit.parents))
+        parents = list(dict.fromkeys(self.known[parent] for parent in commit.parents))
         commit_id = ids.commit_id(parents, snapshot_id, message, committed_at)
         self.result.new_snapshots += self.workdir.write_snapshot(rows, snapshot_id, committed_at)
         self.result.new_commits += self.workdir.write_commit(
@@ -197,8 +196,7 @@ class _LooseImport:
                 metadata={"git.commit": commit.name},
             )
         )
-        self.known.commit_ids[commit.name] = commit_id
-        self._snapshot_ids[commit.name] = snapshot_id
+        self.known[commit.name] = commit_id
         self._keep(commit.name, rows)
         return commit_id
 
@@ -207,9 +205,7 @@ class _LooseImport:
             self._rows.move_to_end(name)
             return self._rows[name]
         # It was let go, or comes from an import before: the file that was written then has it.
-        snapshot_id = self._snapshot_ids.get(name)
-        if snapshot_id is None:
-            snapshot_id = ids.PREFIX + self.workdir.read_commit(self.known.commit_ids[name])["snapshot_id"]
+        snapshot_id = ids.PREFIX + self.workdir.read_commit(self.known[name])["snapshot_id"]
         return ManifestRows(self.workdir.read_snapshot(snapshot_id))
 
     def _keep(self, name: str, rows: ManifestRows) -> None:
@@ -217,3 +213,8 @@ class _LooseImport:
         self._kept_rows += len(rows)
         while self._kept_rows > _MAX_KEPT_ROWS and len(self._rows) > 1:
             self._kept_rows -= len(self._rows.popitem(last=False)[1])
+
+
+def _binary(name: bytes) -> bytes:
+    """Return the bytes that git's name of an object stands for."""
+    return bytes.fromhex(name.decode())

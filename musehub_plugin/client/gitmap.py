@@ -7,11 +7,14 @@ that is not there, counts for nothing; without the file everything is read again
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Final, Self
 
 from musehub_plugin import ids
+from musehub_plugin.client.scratch import ScratchTable
 from musehub_plugin.client.workdir import Workdir
 
 FILE: Final = "git-import.map"
@@ -19,33 +22,59 @@ _LINE: Final = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64}) ([0-9a-f]{64})")
 
 
 class GitMap:
-    """The map of a working copy.
+    """The map of a working copy, used as a context manager.
 
     Args:
         workdir: the working copy.
-
-    Attributes:
-        commit_ids: `{git hash: muse commit id}`; a child never comes before its parents.
     """
 
     def __init__(self, workdir: Workdir) -> None:
         self._path = workdir.muse / FILE
-        self.commit_ids: dict[str, str] = {}
+        self._table = ScratchTable(workdir.temp_path())
         try:
-            text = self._path.read_text(encoding="ascii", errors="replace")
+            file = self._path.open("r", encoding="ascii", errors="replace", newline="\n")
         except FileNotFoundError:
             return
-        if not text.endswith("\n"):
-            # A line that is cut off would run into the next one.
-            text = text[: text.rfind("\n") + 1]
-            workdir.write_file(self._path, text.encode("ascii", "replace"))
-        for line in text.splitlines():
-            found = _LINE.fullmatch(line)
-            if found is not None and workdir.has_commit(ids.PREFIX + found[2]):
-                self.commit_ids[found[1]] = ids.PREFIX + found[2]
+        whole = 0
+        with file:
+            for line in file:
+                if not line.endswith("\n"):
+                    # A line that is cut off would run into the next one. What is no ASCII was one byte each.
+                    os.truncate(self._path, whole)
+                    break
+                whole += len(line)
+                found = _LINE.fullmatch(line[:-1])
+                if found is not None and workdir.has_commit(ids.PREFIX + found[2]):
+                    self[found[1]] = ids.PREFIX + found[2]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._table.close()
+
+    def __getitem__(self, name: str) -> str:
+        """Return the muse commit that a git commit became.
+
+        Raises:
+            KeyError: it was not imported.
+        """
+        digest = self._table.digest(bytes.fromhex(name))
+        if digest is None:
+            raise KeyError(name)
+        return ids.from_digest(digest)
+
+    def __setitem__(self, name: str, commit_id: str) -> None:
+        """Note what a git commit became; `add` writes it down."""
+        self._table.set_digests([(bytes.fromhex(name), ids.to_digest(commit_id))])
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the git commits; none may be added meanwhile."""
+        return map(bytes.hex, self._table)
 
     def add(self, names: Iterable[str]) -> None:
-        """Write what `commit_ids` says about git commits, whose muse commits are stored."""
-        lines = "".join(f"{name} {ids.to_hex(self.commit_ids[name])}\n" for name in names)
+        """Write down what git commits became, whose muse commits are stored; they come parents first."""
         with self._path.open("a", encoding="ascii") as file:
-            file.write(lines)
+            file.writelines(f"{name} {ids.to_hex(self[name])}\n" for name in names)

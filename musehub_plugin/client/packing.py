@@ -53,11 +53,11 @@ def unpack(workdir: Workdir, *, progress: Progress = silent) -> Packed:
             raise WorkdirError(f"{workdir.root} keeps no packs; there is nothing to unpack")
         # The oldest first: what a pack leans on came before it.
         packs = list(workdir.packs)[::-1]
-        counts = {kind: len(set(workdir.packs.ids(kind))) for kind in KINDS}
+        counts = {kind: sum(1 for _ in workdir.packs.ids(kind)) for kind in KINDS}
         size = sum(pack.path.stat().st_size for pack in packs)
         for pack in packs:
             with pack.path.open("rb") as file:
-                apply_to(LooseStore(workdir), file, progress=progress)
+                apply_to(LooseStore(workdir), file, progress=progress, folder=workdir.temp_folder)
         files = CheckedOut()
         head = workdir.head_commit()
         if workdir.bare and head is not None:
@@ -92,7 +92,8 @@ def pack(workdir: Workdir, *, progress: Progress = silent) -> Packed:
         new = next(each for each in workdir.packs if each.mpack_id == built.mpack_id)
         done = 0
         for kind in KINDS[::-1]:
-            for entity_id in list(workdir.loose_ids(kind)):
+            # Where a file system loses its place in a folder as files go, what it passes over stays, and does no harm.
+            for entity_id in workdir.loose_ids(kind):
                 if new.index.has(kind, entity_id):
                     workdir.remove_loose(kind, entity_id)
                     done += 1

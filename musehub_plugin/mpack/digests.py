@@ -7,6 +7,8 @@ from array import array
 from musehub_plugin import ids
 
 _SMALLEST = 64
+# Placed at once, so that growing copies no more than these.
+_PIECE = 1 << 13
 
 
 class DigestTable:
@@ -82,9 +84,13 @@ class DigestTable:
         self._mask = size - 1
 
     def _place(self, start: int) -> None:
-        slots, digests, mask = self._slots, bytes(self._digests), self._mask
-        for ordinal in range(start, self.count):
-            digest = digests[32 * ordinal : 32 * ordinal + 32]
+        for first in range(start, self.count, _PIECE):
+            self._place_some(first, min(first + _PIECE, self.count))
+
+    def _place_some(self, start: int, stop: int) -> None:
+        slots, digests, mask, part = self._slots, self._digests, self._mask, self.part(start, stop)
+        for ordinal in range(start, stop):
+            digest = part[32 * (ordinal - start) : 32 * (ordinal - start) + 32]
             slot = hash(digest) & mask
             while found := slots[slot]:
                 if digests.startswith(digest, 32 * found - 32):
