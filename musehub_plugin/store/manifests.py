@@ -8,11 +8,24 @@ manifests, the row holds the whole manifest in the same form. Rows written by ha
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import msgpack
-from sqlalchemy import Select, and_, bindparam, event, exists, func, join, outerjoin, select, update
+from sqlalchemy import (
+    Integer,
+    Select,
+    and_,
+    bindparam,
+    event,
+    exists,
+    func,
+    join,
+    literal_column,
+    null,
+    outerjoin,
+    select,
+    update,
+)
 from sqlalchemy.orm import QueryContext, aliased
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -25,8 +38,14 @@ from musehub_plugin.store.session import Database, batches, columns
 
 # A manifest is read by one statement that follows its chain: some 14 us a row.
 MAX_CHAIN = 100
+# Rows written by hand may make longer ones.
+_LONGEST_CHAIN = 10_000
 # Manifests of large trees are some 500 KB each; so many are in memory at once.
 _MANIFEST_BATCH = 50
+
+
+# Values that a prepared statement has in its text.
+_ONE = literal_column("1", Integer)
 
 
 class StoredSnapshot(NamedTuple):
@@ -109,7 +128,7 @@ class SnapshotBatch(NamedTuple):
 
 
 def batches_of(db: Database, repo_id: str, snapshot_ids: Sequence[str], size: int) -> Iterator[SnapshotBatch]:
-    """Yield snapshots in the order given, with their chains, by one statement a batch.
+    """Yield snapshots in the order given, with their chains, by two statements a batch at most.
 
     The chain of a batch ends at the last snapshot of the batch before it, which whoever reads in the order of history
     has at hand.
@@ -126,7 +145,7 @@ def batches_of(db: Database, repo_id: str, snapshot_ids: Sequence[str], size: in
 def manifests(db: Database, repo_id: str, snapshot_ids: Sequence[str]) -> Iterator[tuple[str, dict[str, str] | None]]:
     """Yield `(snapshot_id, manifest)` in the order given; None where the repo does not hold the snapshot.
 
-    One statement for every 50 snapshots, whatever the length of the chains. What is yielded is the caller's.
+    Two statements for every 50 snapshots, whatever the length of the chains. What is yielded is the caller's.
     """
     made: dict[str, dict[str, str]] = {}
     for batch in batches_of(db, repo_id, snapshot_ids, _MANIFEST_BATCH):
@@ -171,28 +190,47 @@ def assembled(
     return result
 
 
-def _chains(among: Among, *, is_short: bool) -> Select[Any]:
-    """Return the statement for rows of snapshots and of what they rest on; short: none below the snapshot `before`."""
+def _rows(among: Among) -> Select[Any]:
+    """Return the statement for rows of snapshots, and which of them a repo holds."""
     snapshot, ref = columns(MusehubSnapshot), columns(MusehubSnapshotRef)
-    ids = select(snapshot.snapshot_id, snapshot.base_id)
-    chain = ids.where(among(snapshot.snapshot_id, "snapshot_ids")).cte("chain", recursive=True)
-    table = MusehubSnapshot.__table__
-    below = ids.select_from(join(table, chain, snapshot.snapshot_id == chain.c.base_id))
-    if is_short:
-        below = below.where(snapshot.snapshot_id != bindparam("before"))
-    chain = chain.union(below)
     is_held = and_(ref.snapshot_id == snapshot.snapshot_id, ref.repo_id == bindparam("repo_id"))
-    return select(
-        snapshot.snapshot_id, snapshot.base_id, snapshot.delta_blob, snapshot.manifest_blob, ref.repo_id
-    ).select_from(
-        outerjoin(
-            join(table, chain, chain.c.snapshot_id == snapshot.snapshot_id), MusehubSnapshotRef.__table__, is_held
-        )
+    return (
+        select(snapshot.snapshot_id, snapshot.base_id, snapshot.delta_blob, snapshot.manifest_blob, ref.repo_id)
+        .select_from(outerjoin(MusehubSnapshot.__table__, MusehubSnapshotRef.__table__, is_held))
+        .where(among(snapshot.snapshot_id, "snapshot_ids"))
     )
 
 
-_CHAINS = Question(partial(_chains, is_short=False))
-_SHORT_CHAINS = Question(partial(_chains, is_short=True))
+def _chain(_: Among) -> Select[Any]:
+    """Return the statement for the row of a snapshot and those that it rests on, and whether a repo holds the first."""
+    snapshot, ref = columns(MusehubSnapshot), columns(MusehubSnapshotRef)
+    wanted = bindparam("snapshot_id", type_=snapshot.snapshot_id.type)
+    rows = select(snapshot.snapshot_id, snapshot.base_id, snapshot.delta_blob, snapshot.manifest_blob)
+    chain = rows.add_columns(_ONE.label("depth")).where(snapshot.snapshot_id == wanted).cte("chain", recursive=True)
+    below = rows.add_columns(chain.c.depth + _ONE).select_from(
+        join(MusehubSnapshot.__table__, chain, snapshot.snapshot_id == chain.c.base_id)
+    )
+    # No chain of ours is as long; rows that rest on one another in a circle must not be followed for ever.
+    chain = chain.union_all(below.where(chain.c.depth < literal_column(str(_LONGEST_CHAIN))))
+    holder = select(ref.repo_id).where(ref.snapshot_id == wanted, ref.repo_id == bindparam("repo_id"))
+    return select(
+        chain.c.snapshot_id, chain.c.base_id, chain.c.delta_blob, chain.c.manifest_blob, holder.scalar_subquery()
+    )
+
+
+def _chains(among: Among) -> Select[Any]:
+    """Return the statement for rows of snapshots and those that they rest on, which may be the same."""
+    snapshot = columns(MusehubSnapshot)
+    ids = select(snapshot.snapshot_id, snapshot.base_id)
+    chain = ids.where(among(snapshot.snapshot_id, "snapshot_ids")).cte("chain", recursive=True)
+    table = MusehubSnapshot.__table__
+    chain = chain.union(ids.select_from(join(table, chain, snapshot.snapshot_id == chain.c.base_id)))
+    return select(
+        snapshot.snapshot_id, snapshot.base_id, snapshot.delta_blob, snapshot.manifest_blob, null()
+    ).select_from(join(table, chain, chain.c.snapshot_id == snapshot.snapshot_id))
+
+
+_ROWS, _CHAIN, _CHAINS = Question(_rows), Question(_chain), Question(_chains)
 
 
 def _rows_with_chains(
@@ -210,21 +248,40 @@ def _rows_with_chains(
         snapshot_ids: the snapshots.
         before: where a chain may end early.
         repo_id: a repo.
-        held: where those of the rows are noted that the repo holds.
+        held: where those of `snapshot_ids` are noted that the repo holds.
     """
     found: dict[str, StoredSnapshot] = {}
+    holding = set() if held is None else held
     for batch in batches(snapshot_ids):
-        values = {"snapshot_ids": batch, "repo_id": repo_id}
-        rows = _CHAINS.ask(db, **values) if before is None else _SHORT_CHAINS.ask(db, **values, before=before)
-        for snapshot_id, base_id, delta_blob, manifest_blob, holder in rows:
-            if holder is not None and held is not None:
-                held.add(snapshot_id)
-            if delta_blob is not None:
-                found[snapshot_id] = StoredSnapshot(base_id, unpack_change(delta_blob), verified=True)
-            elif manifest_blob is not None:
-                whole = Difference([], msgpack.unpackb(manifest_blob))
-                found[snapshot_id] = StoredSnapshot(None, whole, verified=False)
+        if len(batch) == 1:
+            _note_rows(found, _chain_rows(db, batch[0], repo_id, holding))
+            continue
+        # Neighbours in history rest on one another: to follow each of them row by row would find little more.
+        rows = _ROWS.ask(db, snapshot_ids=batch, repo_id=repo_id)
+        holding.update(row[0] for row in rows if row[-1] is not None)
+        _note_rows(found, rows)
+        ends = {base_id for _, base_id, *_ in rows} - {row[0] for row in rows} - {None, before}
+        if len(ends) == 1:
+            _note_rows(found, _chain_rows(db, ends.pop(), repo_id, set()))
+        elif ends:
+            _note_rows(found, _CHAINS.ask(db, snapshot_ids=sorted(ends)))
     return found
+
+
+def _chain_rows(db: Database, snapshot_id: str, repo_id: str, held: set[str]) -> Sequence[tuple[Any, ...]]:
+    rows = _CHAIN.ask(db, snapshot_id=snapshot_id, repo_id=repo_id)
+    # Every row says it of the first.
+    if rows and rows[0][-1] is not None:
+        held.add(snapshot_id)
+    return rows
+
+
+def _note_rows(found: dict[str, StoredSnapshot], rows: Iterable[tuple[Any, ...]]) -> None:
+    for snapshot_id, base_id, delta_blob, manifest_blob, _ in rows:
+        if delta_blob is not None:
+            found[snapshot_id] = StoredSnapshot(base_id, unpack_change(delta_blob), verified=True)
+        elif manifest_blob is not None:
+            found[snapshot_id] = StoredSnapshot(None, Difference([], msgpack.unpackb(manifest_blob)), verified=False)
 
 
 def chains(db: Database, snapshot_ids: Iterable[str], *, only_changes: bool = False) -> dict[str, Chain]:

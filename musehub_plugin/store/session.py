@@ -217,7 +217,7 @@ class Database:
             own: whether it began in this request. What the host had begun is the host's to end: its connection is only
                 looked at.
         """
-        if self.dialect != "postgresql" or not self.has_begun:
+        if not self.has_begun or self.dialect != "postgresql":
             return
         try:
             # A session on a connection instead of an engine is in somebody's transaction, such as a test's.

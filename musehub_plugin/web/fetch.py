@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 from flask import Response, request
@@ -43,14 +42,16 @@ def post_fetch(owner: str, slug: str) -> Response:
 
 def _members(answer: FetchAnswer) -> dict[str, Any]:
     """Return an answer as it is sent: what only a capability brings is left out where it is not there."""
-    members = asdict(answer)
+    members = vars(answer).copy()
     if answer.mpack is None:
         del members["mpack"]
     if answer.mpacks is None:
         del members["mpacks"]
     else:
-        for pack in members["mpacks"]:
-            del pack["url" if pack["url"] is None else "mpack"]
+        members["mpacks"] = [
+            {name: value for name, value in vars(pack).items() if name not in {"url", "mpack"} or value is not None}
+            for pack in answer.mpacks
+        ]
     return members
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import msgpack
@@ -40,6 +41,12 @@ def prefers_json(accept: str | None) -> bool:
     """
     if not accept or len(accept) > _MAX_ACCEPT:
         return False
+    return _prefers_json(accept)
+
+
+# A client sends the same header each time.
+@lru_cache(maxsize=64)
+def _prefers_json(accept: str) -> bool:
     given = parse_accept_header(accept, MIMEAccept)
     ranges = [(name.partition(";")[0].strip().lower(), quality) for name, quality in given]
     return _rank(ranges, {JSON_TYPE, PROBLEM_TYPE}) > _rank(ranges, MSGPACK_TYPES)
