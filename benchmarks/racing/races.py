@@ -30,6 +30,8 @@ BY_URL, INLINE, THIN = "hub, URL", "hub, inline", "hub, inline + thin"
 _PATIENCE: Final = 10.0
 _PACKS_LOOKED_AT: Final = 12
 _PUSHED: Final = "bench/pushed"
+# Commits up to the head whose answers a hub keeps, as everybody who follows the branch asks for them.
+_NEWEST: Final = 50
 _VARIANTS: Final = {BY_URL: (), INLINE: ("inline",), THIN: ("inline", "thin")}
 _GITS: Final = {GIT_PLAIN: PLAIN, GIT_TUNED: TUNED}
 
@@ -134,9 +136,11 @@ class Race:
     # Fetch
 
     def small_fetches(self) -> None:
-        """Fetches of one commit: each made for the first time, then ready-made."""
+        """Fetches of one commit: each made for the first time; and those that many ask for, ready-made."""
         variants = [name for name, needs in _VARIANTS.items() if set(needs) <= set(self.capabilities)]
-        steps = self._chance.sample(every := steps_of_one(self.history), len(every))
+        every = steps_of_one(self.history)
+        newest, older = every[-_NEWEST:], every[:-_NEWEST] or every
+        steps = self._chance.sample(older, len(older))
         shares = _shares(steps, self.effort.rounds * (len(variants) + 1))
         for _ in range(self.effort.rounds):
             share = next(shares)[: self.effort.requests]
@@ -149,7 +153,9 @@ class Race:
                 made = self._timed("fetch of 1 commit, first time", who, self.hub.port, self._requests(share, who))
                 # The clients were not all equally far when their time was over.
                 share = share[: max(1, made * 3 // 4)]
-                again = self._rate("fetch of 1 commit, ready-made", who, self.hub.port, self._requests(share, who))
+                asked = self._requests(newest, who)
+                load(self.hub.port, asked)
+                again = self._rate("fetch of 1 commit, ready-made", who, self.hub.port, asked, repeat=True)
                 if who == BY_URL:
                     # The same with the download, which the hub's web processes have no part in.
                     again = load(self.hub.port, self._requests(share, who), clients=CLIENTS, follow=True)
@@ -260,16 +266,16 @@ class Race:
         bodies = [exchange(port, message).body for message in requests[:_PACKS_LOOKED_AT]]
         self.results.add(f"{what}, pack, B", who, *map(size, bodies))
 
-    def _rate(self, what: str, who: str, port: int, requests: Sequence[bytes]) -> Loaded:
-        """Send requests with eight clients: each once, or one of them over and over."""
+    def _rate(self, what: str, who: str, port: int, requests: Sequence[bytes], *, repeat: bool = False) -> Loaded:
+        """Send requests with eight clients: each once; a single one, and where it is asked for, over and over."""
         single = len(requests) == 1
         before = self._cpu(who)
         loaded = load(
             port,
             list(requests) * (CLIENTS if single else 1),
             clients=min(CLIENTS, max(1, len(requests) * CLIENTS if single else len(requests))),
-            seconds=self.effort.seconds if single else _PATIENCE,
-            repeat=single,
+            seconds=self.effort.seconds if single or repeat else _PATIENCE,
+            repeat=single or repeat,
         )
         self.results.add(f"{what}, 1/s", who, loaded.rate)
         self.results.add(f"{what}, server's CPU-s each", who, (self._cpu(who) - before) / len(loaded.latencies))
