@@ -32,7 +32,11 @@ class Descent:
         stored_snapshot_ids: the snapshots of parents that the repo has, by the parents' ids.
         chains: how those snapshots are stored that have rows, these and the pack's.
         read: gives a manifest that the repo has.
+        log: the manifests passed before, where these follow others of the same pack.
+        compared: how many manifests were read for those.
 
+    Attributes:
+        compared: how many manifests were read for all.
     """
 
     def __init__(
@@ -42,15 +46,18 @@ class Descent:
         stored_snapshot_ids: Mapping[str, str],
         chains: Mapping[str, Chain],
         read: ReadManifest,
+        *,
+        log: ManifestLog | None = None,
+        compared: int = 0,
     ) -> None:
         self._records = records
         self._positions = positions
         self._chains = dict(chains)
         self._stored: OrderedDict[str, dict[str, str]] = OrderedDict()
         self._read = read
-        self._compared = 0
+        self.compared = compared
         self._complete = True
-        self._log = ManifestLog()
+        self._log = ManifestLog() if log is None else log
         self._changed: dict[tuple[str | None, str], Collection[str]] = {}
         # Which pairs (base, snapshot) can be compared once the snapshot at a position has been passed.
         self._due: dict[str, list[tuple[str | None, str]]] = {}
@@ -158,8 +165,8 @@ class Descent:
         if known is not None:
             self._stored.move_to_end(snapshot_id)
             return known
-        self._compared += 1
-        if self._compared > _MAX_COMPARED:
+        self.compared += 1
+        if self.compared > _MAX_COMPARED:
             return None
         manifest = self._read(snapshot_id)
         if manifest is not None:

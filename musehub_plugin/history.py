@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from musehub_plugin import graph
@@ -16,6 +17,9 @@ from musehub_plugin.commitgraph import CommitGraph, NewCommit, Segment, merged
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import graphs
 from musehub_plugin.store.session import Database
+
+# Commits in a segment that is not merged with others any more: some 3 MB of it.
+_FULL_SEGMENT = 16_384
 
 
 class GraphCache:
@@ -161,11 +165,12 @@ class History:
         return self.graph.is_ancestor(packed[ancestor], [packed[tip] for tip in tips if tip in packed])
 
 
-def pack_history(db: Database, cache: GraphCache, repo_id: str, commits: Sequence[NewCommit]) -> bool:
+def pack_history(db: Database, cache: GraphCache, repo_id: str, commits: Iterable[NewCommit]) -> bool:
     """Add commits to a repo's packed graph, in the transaction that adds their rows.
 
     Segments are merged so that each is at least twice the size of the next: there are few, and a commit is copied as
-    often as the logarithm of their number.
+    often as the logarithm of their number. One that is full is left alone, so that neither a long push nor a small one
+    to a long history takes more memory than a full segment does.
 
     Args:
         db: the unit of work.
@@ -178,20 +183,24 @@ def pack_history(db: Database, cache: GraphCache, repo_id: str, commits: Sequenc
         reads rows until a repack makes it anew.
     """
     graphs.lock_segments(db, repo_id)
-    packed = cache.load(db, repo_id)
-    try:
-        data = packed.grown(commits)
-    except KeyError:
-        graphs.drop_segments(db, repo_id)
-        return False
-    if data is None:
-        return True
-    together = [Segment(data)]
+    following = iter(commits)
+    while part := list(islice(following, _FULL_SEGMENT)):
+        packed = cache.load(db, repo_id)
+        try:
+            data = packed.grown(part)
+        except KeyError:
+            graphs.drop_segments(db, repo_id)
+            return False
+        if data is not None:
+            _append(db, repo_id, packed, Segment(data))
+    return True
+
+
+def _append(db: Database, repo_id: str, packed: CommitGraph, new: Segment) -> None:
+    together = [new]
     for segment in reversed(packed.segments):
-        if segment.count > 2 * sum(each.count for each in together):
+        if segment.count >= _FULL_SEGMENT or segment.count > 2 * sum(each.count for each in together):
             break
         together.insert(0, segment)
-    if len(together) > 1:
-        data = merged(together)
+    data = merged(together) if len(together) > 1 else new.data
     graphs.replace_segments(db, repo_id, together[0].first, data, sum(each.count for each in together))
-    return True

@@ -7,24 +7,40 @@ repo holds it makes no difference, not even to the answer (ATTACKS S04-S08).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import IO, Any
 
-from musehub_plugin import graph
 from musehub_plugin.commitgraph import NewCommit
+from musehub_plugin.commitspool import CommitSpool
 from musehub_plugin.config import Settings
 from musehub_plugin.descent import Descent
 from musehub_plugin.errors import Invalid
 from musehub_plugin.history import History
-from musehub_plugin.mpack import FalseIdError, Limits, MPackError, MPackReader, verify
+from musehub_plugin.ids import to_digest
+from musehub_plugin.manifestlog import ManifestLog
+from musehub_plugin.mpack import (
+    FalseIdError,
+    Limits,
+    MPackError,
+    MPackReader,
+    verified_commits,
+    verified_snapshots,
+    verify_blobs,
+)
+from musehub_plugin.mpack.digests import DigestTable
 from musehub_plugin.names import MAX_PATH_BYTES, clashing_path, unsafe_path
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import contents, manifests
-from musehub_plugin.store.session import Database
+from musehub_plugin.store.session import ID_BATCH, Database
+from musehub_plugin.stretches import FirstPaths, Introduced, stretches
 
 # Snapshots written by one statement; most are small, a whole manifest of a large tree is some 500 KB.
 _SNAPSHOT_BATCH = 1_000
+# Paths that are remembered as safe: most come again and again.
+_SAFE_PATHS = 50_000
 
 
 def _limits(settings: Settings) -> Limits:
@@ -44,7 +60,7 @@ def _limits(settings: Settings) -> Limits:
 class IncomingPack:
     """A stranger's mpack: verified, then stored.
 
-    Commits and blob ids are kept in memory, manifests are read again when they are stored.
+    Some hundred bytes for each commit and each blob are in memory; manifests are read again when they are stored.
 
     Args:
         file: the mpack, seekable.
@@ -59,11 +75,13 @@ class IncomingPack:
         self._file = file
         self._settings = settings
         self.reader: MPackReader
-        self.commits: dict[str, dict[str, Any]] = {}
-        self._snapshots: dict[str, int] = {}
-        self._blob_sizes: dict[str, int] = {}
-        self._paths: dict[str, str] = {}
-        self._generations: dict[str, int] = {}
+        self.commits = CommitSpool()
+        self._snapshots = DigestTable()
+        # The pack's blobs first, then what else manifests name.
+        self._objects = DigestTable()
+        self._paths = FirstPaths()
+        self._order: Sequence[int] = ()
+        self._generations = array("q")
         self._parent_snapshots: dict[str, str] = {}
 
     def verify_contents(self) -> None:
@@ -74,10 +92,10 @@ class IncomingPack:
         """
         try:
             self.reader = MPackReader(self._file, limits=_limits(self._settings))
-            verify(self.reader)
-            self._blob_sizes = {entry.object_id: entry.size for entry in self.reader.directory()}
-            self._snapshots = self._check_manifests()
+            self._objects.extend(self.reader.blob_digests())
+            self._check_manifests()
             self._check_records()
+            verify_blobs(self.reader)
         except FalseIdError as error:
             raise Invalid(f"{error.kind} {error.entity_id} does not hash to its id.", code="hash-mismatch") from None
         except MPackError as error:
@@ -97,18 +115,25 @@ class IncomingPack:
         self._check_objects(db, repo_id)
         self._check_history(db, repo_id, history)
 
-    def _check_manifests(self) -> dict[str, int]:
-        """Look at every path, and return where in the pack each snapshot is."""
-        positions: dict[str, int] = {}
-        paths: set[str] = set()
-        for delta in self.reader.snapshot_deltas():
+    def _check_manifests(self) -> None:
+        """Look at every path, and note where in the pack each snapshot is, and at which path each blob."""
+        here: set[str] = set()
+        safe: set[str] = set()
+        for delta in verified_snapshots(self.reader):
             if delta.full:
-                paths.clear()
-            paths.difference_update(delta.removed)
-            unsafe = next(((path, reason) for path in delta.changed if (reason := unsafe_path(path)) is not None), None)
-            if not paths.issuperset(delta.changed):
-                paths.update(delta.changed)
-                unsafe = unsafe or clashing_path(paths)
+                here.clear()
+            here.difference_update(delta.removed)
+            unsafe = None
+            if not safe.issuperset(delta.changed):
+                unsafe = next(
+                    ((path, reason) for path in delta.changed if (reason := unsafe_path(path)) is not None), None
+                )
+                if len(safe) > _SAFE_PATHS:
+                    safe.clear()
+                safe.update(delta.changed)
+            if not here.issuperset(delta.changed):
+                here.update(delta.changed)
+                unsafe = unsafe or clashing_path(here)
             if unsafe is not None:
                 path, reason = unsafe
                 raise Invalid(
@@ -116,39 +141,35 @@ class IncomingPack:
                     code="unsafe-path",
                     extra={"path": path[:4096]},
                 )
-            positions[delta.snapshot_id] = delta.ordinal
+            self._snapshots.number(to_digest(delta.snapshot_id))
             for path, object_id in delta.changed.items():
-                self._paths.setdefault(object_id, path)
-        return positions
+                self._paths.note(self._objects.number(to_digest(object_id)), path)
 
     def _check_records(self) -> None:
-        for record in self.reader.commits():
+        for record in verified_commits(self.reader):
             for field in ("message", "author", "branch", "committed_at"):
                 if "\0" in record[field]:
                     raise Invalid(f"commit {record['commit_id']}: {field} holds a NUL.", code="invalid-commit")
             _timestamp(record)
-            self.commits[record["commit_id"]] = record
+            self.commits.add(record)
 
     def _check_objects(self, db: Database, repo_id: str) -> None:
-        outside = set(self.reader.outside_objects())
-        missing = outside - contents.held_objects(db, repo_id, outside)
+        outside = self.reader.outside_objects()
+        missing: set[str] = set()
+        while batch := set(islice(outside, ID_BATCH)):
+            missing |= batch - contents.held_objects(db, repo_id, batch)
         if missing:
             object_id = min(missing)
+            number = self._objects.find(to_digest(object_id))
             raise Invalid(
-                f"path {self._paths.get(object_id, '')!r:.200}: blob {object_id} is neither in the mpack nor in "
-                "this repo.",
+                f"path {'' if number is None else self._paths.first(number)!r:.200}: blob {object_id} is neither in "
+                "the mpack nor in this repo.",
                 code="missing-blob",
             )
 
     def _check_history(self, db: Database, repo_id: str, history: History) -> None:
-        outside_parents: dict[str, str] = {}
-        outside_snapshots: dict[str, str] = {}
-        for commit_id, record in self.commits.items():
-            for parent_id in record["parent_ids"]:
-                if parent_id not in self.commits:
-                    outside_parents.setdefault(parent_id, commit_id)
-            if record["snapshot_id"] not in self._snapshots:
-                outside_snapshots.setdefault(record["snapshot_id"], commit_id)
+        outside_parents = self.commits.outside_parents()
+        outside_snapshots = self.commits.outside_snapshots(self._snapshots)
         self._parent_snapshots = history.snapshot_ids(outside_parents)
         missing = outside_parents.keys() - self._parent_snapshots.keys()
         if missing:
@@ -168,65 +189,71 @@ class IncomingPack:
         self._number_generations(commit_store.generations(db, outside_parents))
 
     def _number_generations(self, stored: Mapping[str, int]) -> None:
-        def parents(commit_id: str) -> Sequence[str]:
-            parent_ids: Sequence[str] = self.commits[commit_id]["parent_ids"]
-            return parent_ids
+        commits = self.commits
+        self._order = commits.history_order()
+        # A parent whose row was written by hand may have no number; the planner does not rely on it.
+        known = array("q", [1]) * commits.named
+        for commit_id, generation in stored.items():
+            known[commits.number(commit_id)] = generation
+        for number in self._order:
+            known[number] = 1 + max((known[parent] for parent in commits.parents(number)), default=0)
+        self._generations = known
 
-        for commit_id in graph.history_order(self.commits, parents, self.commits):
-            self._generations[commit_id] = 1 + max(
-                (
-                    # A parent whose row was written by hand may have no number; the planner does not rely on it.
-                    self._generations.get(parent_id, stored.get(parent_id, 1))
-                    for parent_id in parents(commit_id)
-                ),
-                default=0,
-            )
-
-    def store(self, db: Database, repo_id: str) -> list[NewCommit] | None:
+    def store(self, db: Database, repo_id: str) -> Iterator[NewCommit] | None:
         """Write every row, but for the packed graph.
 
         Returns:
             The commits as the packed graph takes them; None where finding out what each introduces cost too much.
         """
-        contents.add_blobs(
-            db,
-            repo_id,
-            (
-                contents.NewBlob(object_id, self._paths.get(object_id, ""), size)
-                for object_id, size in self._blob_sizes.items()
-            ),
-        )
-        # Generations are numbered parents first.
-        records = {commit_id: self.commits[commit_id] for commit_id in self._generations}
-        descent = Descent(
-            records,
-            self._snapshots,
-            self._parent_snapshots,
-            manifests.chains(db, {*self._snapshots, *self._parent_snapshots.values()}),
-            lambda snapshot_id: manifests.manifest(db, repo_id, snapshot_id),
-        )
-        batch: list[manifests.NewSnapshot] = []
-        for snapshot in descent.snapshots(self.reader.snapshot_deltas()):
-            batch.append(snapshot)
-            if len(batch) == _SNAPSHOT_BATCH:
+        contents.add_blobs(db, repo_id, self._new_blobs())
+        introduced = self._store_snapshots(db, repo_id)
+        commit_store.add_commits(db, repo_id, self._new_commits())
+        return None if introduced is None else self._for_graph(introduced)
+
+    def _new_blobs(self) -> Iterator[contents.NewBlob]:
+        sizes = array("Q", (size for _, _, size in self.reader.blob_places()))
+        for number in self._objects.sorted_ordinals():
+            if number < len(sizes):
+                yield contents.NewBlob(self._objects[number], self._paths.first(number), sizes[number])
+
+    def _new_commits(self) -> Iterator[commit_store.NewCommit]:
+        for number in self.commits.in_order_of_ids():
+            record = self.commits.record(number)
+            yield commit_store.NewCommit(record, _timestamp(record), self._generations[number])
+
+    def _store_snapshots(self, db: Database, repo_id: str) -> Introduced | None:
+        """Write the snapshots, a stretch of history at a time; return what each commit introduces, if it is known."""
+        introduced: Introduced | None = Introduced(self._objects)
+        deltas = self.reader.snapshot_deltas()
+        log = ManifestLog()
+        compared = 0
+        for stretch in stretches(self.commits, self._order, self._snapshots):
+            parents = stretch.parent_snapshots(self._parent_snapshots)
+            descent = Descent(
+                stretch.records,
+                stretch.positions,
+                parents,
+                manifests.chains(db, {*stretch.positions, *parents.values()}),
+                lambda snapshot_id: manifests.manifest(db, repo_id, snapshot_id),
+                log=log,
+                compared=compared,
+            )
+            laid_out = descent.snapshots(islice(deltas, len(stretch.positions)))
+            while batch := list(islice(laid_out, _SNAPSHOT_BATCH)):
                 manifests.add_snapshots(db, repo_id, batch)
-                batch.clear()
-        manifests.add_snapshots(db, repo_id, batch)
-        commit_store.add_commits(
-            db,
-            repo_id,
-            (
-                commit_store.NewCommit(record, _timestamp(record), self._generations[commit_id])
-                for commit_id, record in sorted(self.commits.items())
-            ),
-        )
-        introduced = descent.introduced()
-        if introduced is None:
-            return None
-        return [
-            NewCommit(commit_id, record["snapshot_id"], record["parent_ids"], introduced[commit_id])
-            for commit_id, record in records.items()
-        ]
+            compared = descent.compared
+            found = descent.introduced()
+            if found is None:
+                introduced = None
+            elif introduced is not None:
+                introduced.extend(found[commit_id] for commit_id in stretch.records)
+        return introduced
+
+    def _for_graph(self, introduced: Introduced) -> Iterator[NewCommit]:
+        commits = self.commits
+        for place, number in enumerate(self._order):
+            parent_ids = list(map(commits.commit_id, commits.parents(number)))
+            yield NewCommit(commits.commit_id(number), commits.snapshot_id(number), parent_ids, introduced[place])
 
 
 def _timestamp(record: Mapping[str, Any]) -> datetime:

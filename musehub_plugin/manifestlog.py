@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-# Changes that are kept for the way back, some 40 MB of them; what lies before is reached by a whole manifest.
-_KEPT_CHANGES = 200_000
+# Changes that are kept for the way back, some 10 MB of them; what lies before is reached by a whole manifest.
+_KEPT_CHANGES = 50_000
 
 
 class Difference(NamedTuple):

@@ -215,7 +215,7 @@ def store_pack(
         )
         inline = index_now or reader.blob_count <= hub.settings.index_inline
         if inline:
-            contents.add_index_entries(db, mpack_id, list(index_entries(reader)))
+            contents.add_index_entries(db, mpack_id, index_entries(reader))
         state = jobs.DONE if inline else jobs.PENDING
         jobs.add_job(db, jobs.index_job_id(mpack_id), jobs.INDEX, mpack_id, state=state)
         mpacks.drop_tickets(db, list(tickets))

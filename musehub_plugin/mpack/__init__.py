@@ -20,6 +20,8 @@ from musehub_plugin.mpack.thin import BaseProvider
 from musehub_plugin.mpack.verify import (
     FalseIdError,
     blob_shares,
+    verified_commits,
+    verified_snapshots,
     verify,
     verify_blobs,
     verify_commits,
@@ -67,6 +69,8 @@ __all__ = [
     "build_wire_mpack",
     "parse_wire_mpack",
     "solid_order",
+    "verified_commits",
+    "verified_snapshots",
     "verify",
     "verify_blobs",
     "verify_commits",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 
 from musehub_plugin import ids
 
@@ -31,6 +32,14 @@ class DigestTable:
     def part(self, start: int, stop: int) -> bytes:
         """Return the digests from one ordinal up to another, one after the other."""
         return bytes(self._digests[32 * start : 32 * stop])
+
+    def sorted_ordinals(self) -> Iterator[int]:
+        """Yield the ordinals in the order of their digests; sorts the 256th part of them at a time."""
+        buckets = [array("I") for _ in range(256)]
+        for ordinal, first in enumerate(self._digests[::32]):
+            buckets[first].append(ordinal)
+        for bucket in buckets:
+            yield from sorted(bucket, key=self.__getitem__)
 
     def find(self, digest: bytes) -> int | None:
         """Return the ordinal of a digest, or None where it was not added."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 from musehub_plugin import ids
+from musehub_plugin.mpack.entities import SnapshotDelta
 from musehub_plugin.mpack.history import IdRule, id_rule
 from musehub_plugin.mpack.layout import Kind
 from musehub_plugin.mpack.limits import MPackError
@@ -46,7 +48,13 @@ def verify(reader: MPackReader) -> None:
 
 
 def verify_snapshots(reader: MPackReader) -> None:
-    """Check the snapshots alone, as `verify` does; ids that the pack leaves to the reader are true already."""
+    """Check the snapshots alone, as `verify` does."""
+    for _ in verified_snapshots(reader):
+        pass
+
+
+def verified_snapshots(reader: MPackReader) -> Iterator[SnapshotDelta]:
+    """Yield the snapshots as the reader gives them, each checked; ids that the pack leaves to it are true already."""
     hasher = ManifestHasher()
     in_step = False
     manifest: dict[str, str] = {}
@@ -58,6 +66,7 @@ def verify_snapshots(reader: MPackReader) -> None:
         manifest.update(delta.changed)
         if not delta.id_is_stored:
             in_step = False
+            yield delta
             continue
         if in_step:
             hasher.change(delta.removed, delta.changed, full=delta.full)
@@ -66,16 +75,22 @@ def verify_snapshots(reader: MPackReader) -> None:
             in_step = True
         if ids.from_digest(hasher.digest()) != delta.snapshot_id:
             raise FalseIdError("snapshot", delta.snapshot_id, delta.ordinal)
+        yield delta
 
 
 def verify_commits(reader: MPackReader) -> None:
     """Check the commits alone, as `verify` does."""
+    for _ in verified_commits(reader):
+        pass
+
+
+def verified_commits(reader: MPackReader) -> Iterator[dict[str, Any]]:
+    """Yield the commits as the reader gives them, each checked."""
     for ordinal, read in enumerate(reader.read_commits()):
-        if read.rule != IdRule.STORED:
-            continue
         record = read.record
-        if id_rule(record["commit_id"], record["parent_ids"], record) == IdRule.STORED:
+        if read.rule == IdRule.STORED and id_rule(record["commit_id"], record["parent_ids"], record) == IdRule.STORED:
             raise FalseIdError("commit", record["commit_id"], ordinal)
+        yield record
 
 
 def verify_blobs(reader: MPackReader, frames: range | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from sqlalchemy import bindparam, func, outerjoin, select
@@ -14,7 +15,7 @@ from musehub_plugin.store.models import (
     MusehubObjectRef,
 )
 from musehub_plugin.store.prepared import Question
-from musehub_plugin.store.session import Database, batches, columns
+from musehub_plugin.store.session import ROW_BATCH, Database, batches, columns
 
 
 def held_objects(db: Database, repo_id: str, object_ids: Iterable[str]) -> set[str]:
@@ -94,18 +95,22 @@ def blob_sources(db: Database, repo_id: str, object_ids: Sequence[str]) -> dict[
 
 
 class NewBlob(NamedTuple):
-    """A verified blob that a push brings."""
+    """A verified blob that a push brings; the id is its 32 bytes."""
 
-    object_id: str
+    digest: bytes
     path: str
     size_bytes: int
 
 
 def add_blobs(db: Database, repo_id: str, new: Iterable[NewBlob]) -> None:
-    """Insert blobs whose bytes this repo uploaded, and its hold on them. Where they are, the mpack index says."""
-    blobs = list(new)
-    insert_rows(db, MusehubObject, ("object_id", "path", "size_bytes"), blobs, {"storage_uri": ""})
-    insert_rows(db, MusehubObjectRef, ("object_id",), ((blob.object_id,) for blob in blobs), {"repo_id": repo_id})
+    """Insert blobs whose bytes this repo uploaded, and its hold on them. Where they are, the mpack index says.
+
+    In parts: whoever brings many gives them in the order of their ids, as for `store.commits.add_commits`.
+    """
+    rows = iter(new)
+    while part := list(islice(rows, ROW_BATCH)):
+        insert_rows(db, MusehubObject, ("object_id", "path", "size_bytes"), part, {"storage_uri": ""})
+        insert_rows(db, MusehubObjectRef, ("object_id",), ((blob.digest,) for blob in part), {"repo_id": repo_id})
 
 
 class IndexEntry(NamedTuple):
@@ -117,12 +122,14 @@ class IndexEntry(NamedTuple):
     size_bytes: int
 
 
-def add_index_entries(db: Database, mpack_id: str, entries: Sequence[IndexEntry]) -> None:
+def add_index_entries(db: Database, mpack_id: str, entries: Iterable[IndexEntry]) -> None:
     """Record where an mpack's blobs are; rows that are there are left as they are."""
-    insert_rows(
-        db,
-        MusehubMPackIndex,
-        ("entity_id", "frame", "frame_offset", "size_bytes"),
-        entries,
-        {"mpack_id": mpack_id, "entity_type": "object"},
-    )
+    rows = iter(entries)
+    while part := list(islice(rows, ROW_BATCH)):
+        insert_rows(
+            db,
+            MusehubMPackIndex,
+            ("entity_id", "frame", "frame_offset", "size_bytes"),
+            part,
+            {"mpack_id": mpack_id, "entity_type": "object"},
+        )

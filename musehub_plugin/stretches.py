@@ -1,0 +1,134 @@
+"""A long history that is being pushed, taken a stretch at a time, so that its memory is that of a stretch.
+
+A stretch is a run of commits, parents before children, with those of the pack's snapshots that it needs and that no
+stretch before it had.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from musehub_plugin.commitspool import CommitSpool
+from musehub_plugin.ids import from_digest, to_digest
+from musehub_plugin.mpack.digests import DigestTable
+
+# Commits in a stretch. Each takes some three kilobytes while it is being laid out.
+STRETCH = 8_192
+# Snapshots of a stretch for each of its commits: where there are more, the pack has its snapshots in an order of its
+# own, and is one stretch.
+_MOST_SNAPSHOTS = 2
+
+
+class Stretch(NamedTuple):
+    """A run of commits and of a pack's snapshots.
+
+    Attributes:
+        records: `parent_ids` and `snapshot_id` of the commits, by id, parents before children.
+        positions: where in the pack each of the snapshots is.
+        commits: all commits of the pack.
+    """
+
+    records: Mapping[str, Mapping[str, Any]]
+    positions: Mapping[str, int]
+    commits: CommitSpool
+
+    def parent_snapshots(self, stored: Mapping[str, str]) -> dict[str, str]:
+        """Return the snapshots of parents that are in no stretch yet to come, nor in this one, by the parents' ids.
+
+        Args:
+            stored: those of parents that are not in the pack.
+        """
+        found: dict[str, str] = {}
+        for record in self.records.values():
+            for parent_id in record["parent_ids"][:1]:
+                if parent_id not in self.records:
+                    known = self.commits.get(parent_id)
+                    found[parent_id] = stored[parent_id] if known is None else known["snapshot_id"]
+        return found
+
+
+def stretches(commits: CommitSpool, order: Sequence[int], snapshots: DigestTable) -> Iterator[Stretch]:
+    """Yield the stretches of a pack.
+
+    Args:
+        commits: its commits.
+        order: their numbers, parents before children.
+        snapshots: the ids of its snapshots, in its order.
+    """
+    start = first = 0
+    for end, last in _cuts(commits, order, snapshots):
+        records = {}
+        for number in order[start:end]:
+            commit_id = commits.commit_id(number)
+            records[commit_id] = commits[commit_id]
+        positions = {from_digest(snapshots[position]): position for position in range(first, last)}
+        yield Stretch(records, positions, commits)
+        start, first = end, last
+
+
+def _cuts(commits: CommitSpool, order: Sequence[int], snapshots: DigestTable) -> list[tuple[int, int]]:
+    """Return where each stretch ends: after so many commits, and so many snapshots."""
+    cuts: list[tuple[int, int]] = []
+    needed = before = 0
+    whole = (len(order), snapshots.count)
+    for place, number in enumerate(order, 1):
+        position = snapshots.find(to_digest(commits.snapshot_id(number)))
+        if position is not None and position >= needed:
+            needed = position + 1
+        if place % STRETCH == 0 and place < len(order):
+            if needed - before > _MOST_SNAPSHOTS * STRETCH:
+                return [whole]
+            cuts.append((place, needed))
+            before = needed
+    if snapshots.count - before > _MOST_SNAPSHOTS * STRETCH:
+        return [whole]
+    return [*cuts, whole]
+
+
+class Introduced:
+    """The blobs that each commit introduces, in the order of the commits, in a few bytes each.
+
+    Args:
+        objects: numbers the blobs.
+    """
+
+    def __init__(self, objects: DigestTable) -> None:
+        self._objects = objects
+        self._numbers = array("I")
+        self._ends = array("I", [0])
+
+    def extend(self, commits: Iterable[Collection[str]]) -> None:
+        """Add what further commits introduce."""
+        for object_ids in commits:
+            self._numbers.extend(self._objects.number(to_digest(object_id)) for object_id in object_ids)
+            self._ends.append(len(self._numbers))
+
+    def __getitem__(self, place: int) -> list[str]:
+        numbers = self._numbers[self._ends[place] : self._ends[place + 1]]
+        return [from_digest(self._objects[number]) for number in numbers]
+
+
+class FirstPaths:
+    """For each of many objects, by number, the first path that was noted for it."""
+
+    def __init__(self) -> None:
+        self._paths: list[str] = [""]
+        self._numbers: dict[str, int] = {}
+        self._first = array("I")
+
+    def note(self, number: int, path: str) -> None:
+        """Note where an object is, unless that is known."""
+        first = self._first
+        if number >= len(first):
+            first.extend([0] * (number + 1 - len(first)))
+        if first[number] == 0:
+            known = self._numbers.setdefault(path, len(self._paths))
+            if known == len(self._paths):
+                self._paths.append(path)
+            first[number] = known
+
+    def first(self, number: int) -> str:
+        """Return an object's first path; empty where none was noted."""
+        return self._paths[self._first[number]] if number < len(self._first) else ""
