@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-_CACHE_KIB: Final = 16 << 10
+_CACHE_KIB: Final = 8 << 10
 _PLACE: Final = """
 INSERT INTO objects (name, path, sequence) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE
 SET path = excluded.path, sequence = excluded.sequence

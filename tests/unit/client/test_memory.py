@@ -69,3 +69,79 @@ def test_330_mib_are_applied_and_verified_in_less_than_150(
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout) < 150
+
+
+MANY = 300_000
+PER_COMMIT = 1_000
+MANY_PROGRAM = """
+import hashlib
+import sys
+from pathlib import Path
+from musehub_plugin import ids
+from musehub_plugin.client import Workdir, verify
+from musehub_plugin.client.apply import apply_to
+from musehub_plugin.client.keeping import keep_mpack
+
+
+def peak():
+    status = Path("/proc/self/status").read_text().split()
+    return int(status[status.index("VmHWM:") + 1])
+
+
+class Nowhere:
+    def has(self, kind, entity_id):
+        return True
+
+    def add_blob(self, blob):
+        return True
+
+    add_commit = add_blob
+
+    def add_snapshot(self, rows, snapshot_id):
+        return True
+
+
+copy, source, kind = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+idle = peak()
+if kind == "bare":
+    workdir = Workdir.create(copy, bare=True)
+    with source.open("rb") as file:
+        mpack_id = ids.from_digest(hashlib.file_digest(file, "sha256").digest())
+    keep_mpack(workdir, source, mpack_id)
+    assert verify(workdir).problems == []
+else:
+    with source.open("rb") as file:
+        apply_to(Nowhere(), file)
+print(peak() - idle)
+"""
+
+
+@pytest.fixture(scope="module")
+def pack_of_many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An mpack of 300,000 blobs of a few bytes, in 300 snapshots of 1,000."""
+    path = tmp_path_factory.mktemp("many") / "many.mpack"
+    contents = [b"%d" % number for number in range(MANY)]
+    blob_ids = list(map(ids.blob_id, contents))
+    with path.open("wb") as file, MPackWriter(file, level=1) as writer:
+        for blob_id, content in zip(blob_ids, contents, strict=True):
+            writer.add_blob(blob_id, content)
+        for start in range(0, MANY, PER_COMMIT):
+            manifest = {f"file{n}": blob_ids[start + n] for n in range(PER_COMMIT)}
+            writer.add_snapshot(ids.snapshot_id(manifest), manifest, derivable=True)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["loose", "bare"])
+def test_300_000_blobs_take_50_mib_beyond_what_the_client_itself_takes(
+    pack_of_many: Path, tmp_path: Path, kind: str
+) -> None:
+    # Of which some 40 are for any number of them. An object for each, in one list or set alone, would be 30 more.
+    source = tmp_path / "pack"
+    source.hardlink_to(pack_of_many)
+    done = subprocess.run(
+        [sys.executable, "-c", MANY_PROGRAM, str(tmp_path / "copy"), str(source), kind],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) < 50 << 10
