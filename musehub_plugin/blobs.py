@@ -122,20 +122,17 @@ class BlobReader:
         raise self._not_indexed()
 
     def _from_mpack(self, object_id: str, location: contents.Location) -> bytes | None:
-        if self._frames is not None and location.frame is not None:
-            kept = self._frames.read(
-                location.mpack_id, location.frame, location.frame_offset or 0, location.size_bytes or 0
-            )
-            if kept is not None and blob_id(kept) == object_id:
-                return kept
+        kept = self._kept(object_id, location)
+        if kept is not None:
+            return kept
         mpack = self._mpack(location.mpack_id)
         if mpack is None:
             report_damage("mpack-missing", location.mpack_id, f"it is not in storage, and should hold {object_id}")
             return None
         try:
-            content = mpack.read(object_id, location)
             if self._frames is not None and location.frame is not None:
-                self._frames.keep(location.mpack_id, location.frame, mpack.frame(location.frame))
+                self._frames.keep(location.mpack_id, location.frame, *mpack.frame(location.frame))
+            content = self._kept(object_id, location) or mpack.read(object_id, location)
         except MPackError as error:
             report_damage("mpack-damaged", location.mpack_id, str(error))
             return None
@@ -143,6 +140,15 @@ class BlobReader:
             report_damage("index-wrong", location.mpack_id, f"{object_id} is not where the index says")
             return None
         return content
+
+    def _kept(self, object_id: str, location: contents.Location) -> bytes | None:
+        """Return a blob from a frame that is at hand."""
+        if self._frames is None or location.frame is None:
+            return None
+        kept = self._frames.read(
+            location.mpack_id, location.frame, location.frame_offset or 0, location.size_bytes or 0
+        )
+        return kept if kept is not None and blob_id(kept) == object_id else None
 
     def _mpack(self, mpack_id: str) -> _OpenMPack | None:
         if mpack_id not in self._open:
@@ -190,9 +196,14 @@ class _OpenMPack:
             return None if place is None else self._reader.read_blob(*place)
         return self._reader.read_blob(location.frame, location.frame_offset, location.size_bytes)
 
-    def frame(self, number: int) -> bytes:
-        """Return a frame that was read a moment ago, decompressed."""
-        return self._reader.raw_frame(number)
+    def frame(self, number: int) -> tuple[int, Iterator[bytes]]:
+        """Return how many bytes a frame has decompressed, and these in pieces.
+
+        Raises:
+            MPackError: there is no such frame of blobs.
+        """
+        pieces = self._reader.blob_pieces(number)
+        return self._reader.frames[number].raw, pieces
 
     def _directory(self) -> dict[str, tuple[int, int, int]]:
         if self._places is None:

@@ -11,6 +11,7 @@ import os
 import tempfile
 import threading
 import weakref
+from collections.abc import Iterable
 from typing import IO
 
 # A frame that takes more than this part of the whole would push all others out.
@@ -27,6 +28,7 @@ class FrameCache:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
+        self._filling = threading.Lock()
         self._file: IO[bytes] | None = None
         self._owner = 0
         self._next = 0
@@ -40,10 +42,36 @@ class FrameCache:
                 return None
             return os.pread(self._file.fileno(), size, place[0] + offset)
 
-    def keep(self, mpack_id: str, frame: int, raw: bytes) -> None:
-        """Keep a frame, over the oldest ones. Where the disk has no room, nothing is kept."""
-        if len(raw) > self._max_bytes // _LARGEST_PART:
+    def keep(self, mpack_id: str, frame: int, size: int, pieces: Iterable[bytes]) -> None:
+        """Keep a frame, over the oldest ones. Where the disk has no room, nothing is kept.
+
+        One thread at a time does so, so that no more than one frame is on its way however many ask.
+
+        Args:
+            mpack_id: whose it is.
+            frame: its number.
+            size: bytes that it has decompressed.
+            pieces: these, asked for as they are written.
+        """
+        if size > self._max_bytes // _LARGEST_PART:
             return
+        with self._filling:
+            place = self._reserve(mpack_id, frame, size)
+            if place is None:
+                return
+            file, start = place
+            at = start
+            for piece in pieces:
+                try:
+                    os.pwrite(file.fileno(), piece, at)
+                except OSError:
+                    return
+                at += len(piece)
+            if at == start + size:
+                with self._lock:
+                    self._places[mpack_id, frame] = (start, size)
+
+    def _reserve(self, mpack_id: str, frame: int, size: int) -> tuple[IO[bytes], int] | None:
         with self._lock:
             if self._owner != os.getpid():
                 # A fork has the parent's file, and its own idea of what is where.
@@ -51,17 +79,18 @@ class FrameCache:
                     self._file.close()
                 self._file, self._owner, self._next = None, os.getpid(), 0
                 self._places.clear()
-            try:
-                if self._file is None:
+            if (mpack_id, frame) in self._places:
+                return None
+            if self._file is None:
+                try:
                     self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as the cache lives
-                    weakref.finalize(self, self._file.close)
-                start = self._next if self._next + len(raw) <= self._max_bytes else 0
-                self._forget(start, start + len(raw))
-                os.pwrite(self._file.fileno(), raw, start)
-            except OSError:
-                return
-            self._places[mpack_id, frame] = (start, len(raw))
-            self._next = start + len(raw)
+                except OSError:
+                    return None
+                weakref.finalize(self, self._file.close)
+            start = self._next if self._next + size <= self._max_bytes else 0
+            self._forget(start, start + size)
+            self._next = start + size
+            return self._file, start
 
     def _forget(self, start: int, end: int) -> None:
         for key in [key for key, (at, size) in self._places.items() if at < end and start < at + size]:

@@ -25,7 +25,7 @@ from musehub_plugin.store.session import Database
 
 _SNAPSHOT_BATCH = 500
 # Commits from the newest on that others are likely to ask for as well.
-_RECENT = 64
+_RECENT = 256
 # Plans of up to so many snapshots keep what those change, so that it need not be read twice.
 _KEPT_CHANGES = 1_000
 

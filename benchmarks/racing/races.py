@@ -31,7 +31,7 @@ _PATIENCE: Final = 10.0
 _PACKS_LOOKED_AT: Final = 12
 _PUSHED: Final = "bench/pushed"
 # Commits up to the head whose answers a hub keeps, as everybody who follows the branch asks for them.
-_NEWEST: Final = 50
+_NEWEST: Final = 20
 _VARIANTS: Final = {BY_URL: (), INLINE: ("inline",), THIN: ("inline", "thin")}
 _GITS: Final = {GIT_PLAIN: PLAIN, GIT_TUNED: TUNED}
 

@@ -110,16 +110,6 @@ class MPackReader:
         # Where each frame begins in the stream of all blobs; they are the first frames of the file.
         self._starts = [0, *accumulate(frame.raw for _, frame in blob_frames)]
 
-    def raw_frame(self, ordinal: int) -> bytes:
-        """Return a frame of blobs, decompressed; the last ones that were read are kept.
-
-        Raises:
-            MPackError: there is no such frame of blobs, or it is damaged.
-        """
-        if not 0 <= ordinal < len(self.frames) or self.frames[ordinal].kind != Kind.BLOBS:
-            raise MPackError(f"frame {ordinal}: there are no blobs in it")
-        return self._blob_frame(ordinal)
-
     def _blob_frame(self, ordinal: int) -> bytes:
         raw = self._cache.get(ordinal)
         if raw is not None:
@@ -238,7 +228,12 @@ class MPackReader:
 
         Args:
             frame: ordinal of the frame in the file.
+
+        Raises:
+            MPackError: there is no such frame of blobs, or it is damaged.
         """
+        if not 0 <= frame < len(self.frames) or self.frames[frame].kind != Kind.BLOBS:
+            raise MPackError(f"frame {frame}: there are no blobs in it")
         return self._file.pieces(frame)
 
     def blobs(self) -> Iterator[Blob]:

@@ -1,0 +1,102 @@
+"""Decompressed frames on disk: what is kept is what was given, and never half of it."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+
+import pytest
+
+from musehub_plugin.framecache import FrameCache
+
+PACK = "sha256:" + "ab" * 32
+
+
+def keep(cache: FrameCache, frame: int, raw: bytes) -> None:
+    cache.keep(PACK, frame, len(raw), [raw[:10], raw[10:]])
+
+
+def test_a_part_of_a_kept_frame_is_read() -> None:
+    cache = FrameCache(1000)
+    keep(cache, 3, bytes(range(100)))
+    assert cache.read(PACK, 3, 20, 5) == bytes(range(20, 25))
+
+
+def test_what_runs_past_a_frame_is_not_there() -> None:
+    cache = FrameCache(1000)
+    keep(cache, 0, bytes(100))
+    keep(cache, 1, bytes(100))
+    assert cache.read(PACK, 0, 90, 11) is None
+
+
+def test_another_frame_and_another_pack_are_not_there() -> None:
+    cache = FrameCache(1000)
+    keep(cache, 0, bytes(100))
+    assert cache.read(PACK, 1, 0, 5) is None
+    assert cache.read("sha256:" + "cd" * 32, 0, 0, 5) is None
+
+
+def test_a_new_frame_takes_the_place_of_the_oldest() -> None:
+    cache = FrameCache(1000)
+    for frame in range(5):
+        keep(cache, frame, bytes([frame]) * 240)
+    assert cache.read(PACK, 0, 0, 1) is None
+    assert [cache.read(PACK, frame, 239, 1) for frame in range(1, 5)] == [b"\1", b"\2", b"\3", b"\4"]
+
+
+def test_a_frame_that_would_push_out_most_others_is_not_kept() -> None:
+    cache = FrameCache(1000)
+    keep(cache, 0, bytes(251))
+    assert cache.read(PACK, 0, 0, 1) is None
+
+
+def test_no_bytes_at_all_keep_nothing() -> None:
+    cache = FrameCache(0)
+    keep(cache, 0, b"a frame")
+    assert cache.read(PACK, 0, 0, 1) is None
+
+
+def test_a_frame_that_breaks_off_is_not_kept_and_may_come_again() -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"the beginning"
+        raise ConnectionError
+
+    cache = FrameCache(1000)
+    with pytest.raises(ConnectionError):
+        cache.keep(PACK, 0, 100, broken())
+    assert cache.read(PACK, 0, 0, 5) is None
+    keep(cache, 0, b"now it is whole")
+    assert cache.read(PACK, 0, 0, 15) == b"now it is whole"
+
+
+def test_a_frame_that_is_shorter_than_announced_is_not_kept() -> None:
+    cache = FrameCache(1000)
+    cache.keep(PACK, 0, 100, [b"less"])
+    assert cache.read(PACK, 0, 0, 4) is None
+
+
+def test_a_frame_that_is_there_is_not_asked_for_again() -> None:
+    def never() -> Iterator[bytes]:
+        raise AssertionError("asked for again")
+        yield
+
+    cache = FrameCache(1000)
+    keep(cache, 0, b"once is enough")
+    cache.keep(PACK, 0, 14, never())
+    assert cache.read(PACK, 0, 0, 4) == b"once"
+
+
+def test_a_fork_leaves_its_parent_what_it_has() -> None:
+    cache = FrameCache(1000)
+    keep(cache, 0, b"the parent's frame")
+
+    def child() -> None:
+        assert cache.read(PACK, 0, 0, 3) is None
+        keep(cache, 0, b"THE CHILD'S FRAME")
+        assert cache.read(PACK, 0, 0, 3) == b"THE"
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert cache.read(PACK, 0, 0, 3) == b"the"
