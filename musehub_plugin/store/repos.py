@@ -42,14 +42,19 @@ def default_branch(db: Database, repo_id: str) -> str | None:
     return db.execute(select(MusehubRepo.default_branch).where(MusehubRepo.repo_id == repo_id)).scalar()
 
 
+_BRANCH = columns(MusehubBranch)
+_BRANCH_HEADS = Question(
+    lambda _: (
+        select(_BRANCH.name, _BRANCH.head_commit_id)
+        .where(_BRANCH.repo_id == bindparam("repo_id"))
+        .order_by(_BRANCH.name)
+    )
+)
+
+
 def branch_heads(db: Database, repo_id: str) -> dict[str, str]:
     """Return `{name: head commit id}` of a repo, by name."""
-    rows = db.execute(
-        select(MusehubBranch.name, MusehubBranch.head_commit_id)
-        .where(MusehubBranch.repo_id == repo_id)
-        .order_by(MusehubBranch.name)
-    )
-    return {row.name: row.head_commit_id for row in rows}
+    return dict(_BRANCH_HEADS.ask(db, repo_id=repo_id))
 
 
 def previous_heads(db: Database, repo_id: str) -> dict[str, tuple[str, str]]:
