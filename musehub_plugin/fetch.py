@@ -452,6 +452,7 @@ def _single_flight(hub: Hub, db: Database, repo_id: str, key: str, holder: str) 
                 code="building",
                 retry_after=retry_after,
             )
+        reached("fetch.waits")
         time.sleep(pause)
         pause = min(2 * pause, _LAST_LOOK)
         # What another process commits is seen by the next statement: this unit of work only reads.
