@@ -97,11 +97,10 @@ class _Checked:
         """Check all snapshots, and return how many are new."""
         new_count = 0
         stated = False
-        for done, delta in enumerate(self._reader.snapshot_deltas(), 1):
-            digest = ids.to_digest(delta.snapshot_id)
+        for done, (digest, is_stated) in enumerate(self._reader.hashed_snapshots(), 1):
             self.builder.add_snapshot(digest)
             new_count += self._is_new("snapshots", digest)
-            stated = stated or delta.id_is_stored
+            stated = stated or is_stated
             if done % _STEP == 0:
                 self._progress("snapshots", done, self._reader.snapshot_count)
         if stated:

@@ -43,6 +43,7 @@ _WINDOW_LOG: Final = 22
 _CACHED_BLOCKS: Final = 16
 _PIECE: Final = 1 << 18
 _SAMPLED: Final = 256
+_HELD_BYTES: Final = 1 << 21
 _OPEN_INDEXES: Final = 64
 
 
@@ -204,7 +205,7 @@ class IndexBuilder:
         self._folder = folder
         self._rows = {kind: SortedRows(32 + _ROWS[kind].size, folder) for kind in KINDS}
         self._block: list[dict[str, Any]] = []
-        self._blocks = Overflow(folder)
+        self._blocks = Overflow(folder, held=_HELD_BYTES)
         self._sizes: list[tuple[int, int]] = []
 
     def add_blobs(self, placed: Iterable[tuple[bytes, tuple[int, int, int, int]]]) -> None:
@@ -247,7 +248,7 @@ class IndexBuilder:
         yield _HEADER.pack(MAGIC, *(len(self._rows[kind]) for kind in KINDS), len(self._sizes))
         size = _HEADER.size
         for kind in KINDS:
-            values = Overflow(self._folder)
+            values = Overflow(self._folder, held=_HELD_BYTES)
             for rows in self._rows[kind].shares():
                 yield b"".join([row[:32] for row in rows])
                 values.append(b"".join([row[32:] for row in rows]))

@@ -67,13 +67,13 @@ def is_this_machine(host: str | None) -> bool:
 
 
 def _proxy_of(url: str) -> str | None:
-    # Here and not above: most of its weight is of no use, and `musehub --help` need not wait for it.
-    from urllib.request import getproxies, proxy_bypass
-
     parts = urlsplit(url)
     # What is on this machine no proxy can reach; and a token that may go to this machine in the clear may not to one.
     if is_this_machine(parts.hostname):
         return None
+    # Here and not above: most of its weight is of no use, and `musehub --help` need not wait for it.
+    from urllib.request import getproxies, proxy_bypass
+
     if proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
     proxies = getproxies()

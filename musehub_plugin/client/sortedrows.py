@@ -10,6 +10,7 @@ from musehub_plugin.mpack.overflow import Overflow
 
 _HELD_BYTES: Final = 1 << 23
 _BUCKETS: Final = 256
+_ONE_SHARE: Final = 1 << 20
 
 
 class SortedRows:
@@ -46,6 +47,10 @@ class SortedRows:
     def shares(self) -> Iterator[list[bytes]]:
         """Yield the rows, in sorted lists of which each follows on the one before."""
         size = self._size
+        if self._held <= _ONE_SHARE and not self._overflow.size:
+            rows = b"".join(self._buckets)
+            yield sorted([rows[start : start + size] for start in range(0, len(rows), size)])
+            return
         for bucket, places in zip(self._buckets, self._places, strict=True):
             if bucket or places:
                 rows = b"".join([*(self._overflow.read(*place) for place in places), bucket])

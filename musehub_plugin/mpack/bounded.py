@@ -6,6 +6,7 @@ are walked over before they are decoded, and columns are pulled one by one with 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, NoReturn
@@ -18,6 +19,9 @@ _FIXED_SIZE = {
     0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
 }  # fmt: skip
 _STRING_LENGTH = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
+_SHORT = 1 << 10
+_FORBIDDEN = re.compile(rb"[\xc1\xc7-\xc9\xd4-\xd8]")
+_CONTAINERS = re.compile(rb"[\x80-\x9f\xdc-\xdf]")
 _CONTAINER_LENGTH = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 
 
@@ -73,6 +77,15 @@ def _check_shape(data: bytes, where: str, max_items: int, max_depth: int) -> Non
         raise MPackError(f"{where}: {size - position} bytes follow the msgpack value")
 
 
+def _is_harmless(data: bytes, max_items: int, max_depth: int) -> bool:
+    """Say whether a value needs no walk: it is short, and has too few bytes that could begin a container to be deep.
+
+    Then it holds no more values than it has bytes, and the decoder lets no container announce more than that.
+    """
+    short = len(data) <= min(_SHORT, max_items)
+    return short and _FORBIDDEN.search(data) is None and len(_CONTAINERS.findall(data)) <= max_depth
+
+
 def _string_keyed(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
@@ -96,6 +109,12 @@ def decode_value(data: bytes, where: str, *, max_items: int, max_depth: int) -> 
     Raises:
         MPackError: it is something else.
     """
+    if _is_harmless(data, max_items, max_depth):
+        try:
+            return msgpack.unpackb(data, raw=False, strict_map_key=False, object_pairs_hook=_string_keyed)
+        except (ValueError, msgpack.UnpackException):
+            # The walk says what is wrong with it.
+            pass
     _check_shape(data, where, max_items, max_depth)
     try:
         return msgpack.unpackb(data, raw=False, strict_map_key=False, object_pairs_hook=_string_keyed)

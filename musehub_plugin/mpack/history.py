@@ -32,6 +32,9 @@ class IdRule(IntEnum):
     STORED = 2
 
 
+_RULES = tuple(IdRule)
+
+
 def id_rule(commit_id: str, parent_ids: Sequence[str], record: Mapping[str, Any]) -> IdRule:
     """Say which of the two rules gives a commit its id; `STORED` where neither does."""
     snapshot_id, message = record["snapshot_id"], record["message"]
@@ -216,9 +219,11 @@ class CommitDecoder:
         for row in range(count):
             ordinal += 1
             entity = f"{where}: commit {ordinal}"
-            steps = list(islice(parent_steps, parent_counts[row]))
-            parent_ids = [self._parent(step, ordinal, outside, entity) for step in steps]
-            outside_parents = [parent for parent, step in zip(parent_ids, steps, strict=True) if step <= 0]
+            parent_ids, outside_parents = [], []
+            for step in islice(parent_steps, parent_counts[row]):
+                parent_ids.append(self._parent(step, ordinal, outside, entity))
+                if step <= 0:
+                    outside_parents.append(parent_ids[-1])
             step = snapshots[row]
             if step & 1:
                 snapshot_id = _outside_id(outside, step >> 1, entity)
@@ -227,7 +232,7 @@ class CommitDecoder:
                 if not 0 <= last_snapshot < snapshot_count:
                     raise MPackError(f"{entity} refers to snapshot {last_snapshot} of {snapshot_count}")
                 snapshot_id = ids.from_digest(self._snapshots[last_snapshot])
-            rule = IdRule(rules[row])
+            rule = _RULES[rules[row]]
             if rule == IdRule.STORED:
                 commit_id = ids.from_digest(stored[stored_start : stored_start + 32])
                 stored_start += 32

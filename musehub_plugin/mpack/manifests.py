@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from musehub_plugin.ids import PREFIX
@@ -49,33 +49,47 @@ class ManifestHasher:
             changed: `{path: object_id}` that it adds or replaces.
             full: start from the empty manifest.
         """
-        entries = self._entries
+        entries = ((path, f"{path}\0{object_id[len(PREFIX) :]}".encode()) for path, object_id in changed.items())
+        self.change_entries(removed, entries, len(changed), full=full)
+
+    def change_entries(
+        self, removed: Collection[str], changed: Iterable[tuple[str, bytes]], count: int, *, full: bool
+    ) -> None:
+        """Move to the next manifest, as `change` does.
+
+        Args:
+            removed: paths that it lacks; they are there now.
+            changed: each path that it adds or replaces, once, with what is hashed of it.
+            count: how many these are.
+            full: start from the empty manifest.
+        """
+        entries, in_order, unchanged = self._entries, self._sorted, self._unchanged
         if full:
             entries.clear()
-            self._sorted.clear()
-            self._unchanged = 0
-        wholesale = len(removed) + len(changed) > 32 + len(entries) // 16
-        for path in removed:
-            self._take(entries.pop(path), wholesale)
-        for path, object_id in changed.items():
-            entry = f"{path}\0{object_id[len(PREFIX) :]}".encode()
-            old = entries.get(path)
-            entries[path] = entry
-            if not wholesale:
-                if old is not None:
-                    self._take(old, wholesale)
-                at = bisect_left(self._sorted, entry)
-                self._sorted.insert(at, entry)
-                self._unchanged = min(self._unchanged, at)
-        if wholesale:
+            in_order.clear()
+            unchanged = 0
+        if len(removed) + count > 32 + len(entries) // 16:
+            for path in removed:
+                del entries[path]
+            entries.update(changed)
             self._sorted = sorted(entries.values())
             self._unchanged = 0
-
-    def _take(self, entry: bytes, wholesale: bool) -> None:
-        if not wholesale:
-            at = bisect_left(self._sorted, entry)
-            del self._sorted[at]
-            self._unchanged = min(self._unchanged, at)
+            return
+        for path in removed:
+            at = bisect_left(in_order, entries.pop(path))
+            del in_order[at]
+            unchanged = min(unchanged, at)
+        for path, entry in changed:
+            old = entries.get(path)
+            entries[path] = entry
+            at = bisect_left(in_order, old or entry)
+            # A path ends with a NUL, which is in no path: its entry stays where it is, whatever its object.
+            if old is None:
+                in_order.insert(at, entry)
+            else:
+                in_order[at] = entry
+            unchanged = min(unchanged, at)
+        self._unchanged = unchanged
 
     def digest(self) -> bytes:
         """Return the 32 bytes of the snapshot id (the contract's section 1)."""
@@ -187,21 +201,22 @@ class SnapshotDecoder:
         last_ref = 0
         lowest = -len(known)
         in_frame = 0
+        object_count = self._object_count
         for row, code in enumerate(codes):
             change = self._begin(row, code, where)
             gone, now, refs = change.removed, change.changed, self._refs
             if now and removed_counts[row]:
                 raise MPackError(f"{where}: snapshot {self._snapshots} removes paths after it has set some")
-            for _ in range(removed_counts[row]):
-                path = self._path(next(removed_codes), paths, new_paths, where)
+            for number in islice(removed_codes, removed_counts[row]):
+                path = paths[number - 1] if number else self._new_path(new_paths, where)
                 if refs.pop(path, None) is None:
                     raise MPackError(f"{where}: snapshot {self._snapshots} removes a path that is not there")
                 gone.append(path)
-            for _ in range(changed_counts[row]):
-                path = self._path(next(changed_codes), paths, new_paths, where)
+            for number in islice(changed_codes, changed_counts[row]):
+                path = paths[number - 1] if number else self._new_path(new_paths, where)
                 before = refs.get(path, -1)
                 last_ref = (before if before >= 0 else last_ref) + next(ref_steps)
-                if not lowest <= last_ref < self._object_count:
+                if not lowest <= last_ref < object_count:
                     raise MPackError(f"{where}: snapshot {self._snapshots} refers to object {last_ref}")
                 if path in now:
                     raise MPackError(f"{where}: snapshot {self._snapshots} sets a path twice")
@@ -219,7 +234,7 @@ class SnapshotDecoder:
             if change.base is not None:
                 # Who reads need not know of bases: such a snapshot is given whole.
                 change = change._replace(full=True, removed=[], changed=refs)
-            yield change._replace(stored=ids.get(in_frame), entry_count=len(refs))
+            yield Change(change.full, change.removed, change.changed, ids.get(in_frame), len(refs), change.base)
             in_frame += 1
         if next(new_paths, None) is not None:
             raise MPackError(f"{where}: a path is listed that no snapshot uses")
@@ -256,9 +271,7 @@ class SnapshotDecoder:
         return Change(True, [], {}, None, 0)
 
     @staticmethod
-    def _path(code: int, paths: list[str], new_paths: Iterator[str], where: str) -> str:
-        if code:
-            return paths[code - 1]
+    def _new_path(new_paths: Iterator[str], where: str) -> str:
         path = next(new_paths, None)
         if path is None:
             raise MPackError(f"{where}: more new paths are used than listed")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from array import array
+from binascii import hexlify
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from musehub_plugin.mpack.entities import BlobEntry, SnapshotDelta
 from musehub_plugin.mpack.history import CommitDecoder, ReadCommit
 from musehub_plugin.mpack.layout import Frame, Kind
 from musehub_plugin.mpack.limits import Limits, MPackError
-from musehub_plugin.mpack.manifests import ManifestHasher, SnapshotDecoder, continues
+from musehub_plugin.mpack.manifests import Change, ManifestHasher, SnapshotDecoder, continues
 from musehub_plugin.mpack.packfile import PackFile, Source
 from musehub_plugin.mpack.thin import BaseProvider
 
 # 2 MiB of them; of a pack of more blobs they are read again where they are needed.
 _KEPT_SIZES = 1 << 18
+# 4 MiB of hex digits, and some 10 MiB of paths.
+_KEPT_HEX = 1 << 16
+_KEPT_NAMES = 1 << 16
 
 
 class Blob:
@@ -316,47 +320,102 @@ class MPackReader:
         blob_count = len(blobs)
         known = self._snapshot_digests
         hasher = ManifestHasher()
-        bases = self._file.bases()
-        held = bases.object_ids if bases else []
-        decoder = SnapshotDecoder(blob_count + len(outside), self.limits, bases)
+        held = self._held_objects()
         from_digest = ids.from_digest
-        frames, ordinal = self._snapshot_frames(start)
-        first = ordinal
+        frames, first = self._snapshot_frames(start)
         digests = DigestList(self._folder)
-        where = "snapshots"
+        for ordinal, (where, change) in enumerate(self._changes(frames), first):
+            changed = {
+                path: from_digest(blobs[ref] if ref < blob_count else outside[ref - blob_count])
+                if ref >= 0
+                else held[-1 - ref]
+                for path, ref in change.changed.items()
+            }
+            if known is None:
+                hasher.change(change.removed, changed, full=change.full)
+                digest = change.stored or hasher.digest()
+                if not digests.add(digest):
+                    raise MPackError(f"{where}: snapshot {ordinal} is in the pack twice")
+            else:
+                digest = known[ordinal]
+            yield SnapshotDelta(
+                ordinal,
+                from_digest(digest),
+                change.full,
+                change.removed,
+                changed,
+                change.entry_count,
+                change.stored is not None,
+            )
+        if known is None:
+            self._end_pass(digests, first)
+
+    def hashed_snapshots(self) -> Iterator[tuple[bytes, bool]]:
+        """Yield the 32 bytes of each snapshot's id in order, and whether the pack states it; otherwise it is true.
+
+        It is what `snapshot_deltas` says of ids, in half the time.
+        """
+        object_hex = self._object_hex()
+        names: dict[str, bytes] = {}
+        hasher = ManifestHasher()
+        digests = DigestList(self._folder)
+
+        def entries(changed: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
+            for path, ref in changed.items():
+                name = names.get(path)
+                if name is None:
+                    if len(names) >= _KEPT_NAMES:
+                        names.clear()
+                    name = names[path] = path.encode() + b"\0"
+                yield path, name + object_hex(ref)
+
+        for ordinal, (where, change) in enumerate(self._changes(self._snapshot_frames(0)[0])):
+            changed = change.changed
+            hasher.change_entries(change.removed, entries(changed), len(changed), full=change.full)
+            digest = change.stored or hasher.digest()
+            if not digests.add(digest):
+                raise MPackError(f"{where}: snapshot {ordinal} is in the pack twice")
+            yield digest, change.stored is not None
+        self._end_pass(digests, 0)
+
+    def _changes(self, frames: Iterable[tuple[int, Frame]]) -> Iterator[tuple[str, Change]]:
+        """Yield the snapshots of frames, each with its frame's name for errors."""
+        count = len(self._load_directory()) + len(self._load_outside())
+        decoder = SnapshotDecoder(count, self.limits, self._file.bases())
         for number, frame in frames:
             raw, where = self._file.decode(number)
             for change in decoder.decode(raw, frame.count, where):
-                changed = {
-                    path: from_digest(blobs[ref] if ref < blob_count else outside[ref - blob_count])
-                    if ref >= 0
-                    else held[-1 - ref]
-                    for path, ref in change.changed.items()
-                }
-                if known is None:
-                    hasher.change(change.removed, changed, full=change.full)
-                    digest = change.stored or hasher.digest()
-                    if not digests.add(digest):
-                        raise MPackError(f"{where}: snapshot {ordinal} is in the pack twice")
-                else:
-                    digest = known[ordinal]
-                yield SnapshotDelta(
-                    ordinal,
-                    from_digest(digest),
-                    change.full,
-                    change.removed,
-                    changed,
-                    change.entry_count,
-                    change.stored is not None,
-                )
-                ordinal += 1
+                yield where, change
         decoder.finish()
-        if known is None:
-            twice = digests.first_repeat()
-            if twice is not None:
-                raise MPackError(f"snapshots: snapshot {first + twice} is in the pack twice")
-            if first == 0:
-                self._snapshot_digests = digests
+
+    def _held_objects(self) -> Sequence[str]:
+        """Return the objects of a thin pack's bases, by the entry's number."""
+        bases = self._file.bases()
+        return bases.object_ids if bases else ()
+
+    def _object_hex(self) -> Callable[[int], bytes]:
+        """Return what gives the hex digits of an object of a manifest, by its ordinal."""
+        blobs, outside, held = self._load_directory(), self._load_outside(), self._held_objects()
+        blob_count = len(blobs)
+        few = blob_count + len(outside) <= _KEPT_HEX
+        digits = hexlify(blobs.part(0, blob_count) + outside.part(0, len(outside))) if few else b""
+
+        def object_hex(ref: int) -> bytes:
+            if ref < 0:
+                return ids.to_hex(held[-1 - ref]).encode()
+            if few:
+                return digits[64 * ref : 64 * ref + 64]
+            return hexlify(blobs[ref] if ref < blob_count else outside[ref - blob_count])
+
+        return object_hex
+
+    def _end_pass(self, digests: DigestList, first: int) -> None:
+        """Check that no snapshot came twice, and keep the ids where they are those of all."""
+        twice = digests.first_repeat()
+        if twice is not None:
+            raise MPackError(f"snapshots: snapshot {first + twice} is in the pack twice")
+        if first == 0:
+            self._snapshot_digests = digests
 
     def _snapshot_frames(self, start: int) -> tuple[list[tuple[int, Frame]], int]:
         """Return the frames from which the snapshots from an ordinal on can be read, and the first one's ordinal."""
@@ -370,7 +429,7 @@ class MPackReader:
 
     def _load_snapshot_digests(self) -> DigestList:
         if self._snapshot_digests is None:
-            for _ in self.snapshot_deltas():
+            for _ in self.hashed_snapshots():
                 pass
         return self._snapshot_digests or DigestList()
 
