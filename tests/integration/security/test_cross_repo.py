@@ -395,6 +395,8 @@ def test_s16_a_have_that_only_another_repo_holds_has_no_effect_at_all(hub: HubEn
 
 def test_s17_negotiation_acknowledges_nothing_that_only_another_repo_holds(hub: HubEnvironment) -> None:
     stage, caller = Stage(hub), hub.caller()
+    # Whoever asks first has the repo's packed history read, in a unit of work that further statements go to.
+    caller.negotiate(OPEN, [stage.shared], [ids.fake_id("the first request of this kind")])
     observed = hub.observe(lambda: caller.negotiate(OPEN, [stage.shared], [stage.x]))
     assert observed.response.get_json()["ack"] == []
     assert_same(observed, hub.observe(lambda: caller.negotiate(OPEN, [stage.shared], [R])))
