@@ -138,9 +138,10 @@ def fetch(
         return NOTHING_NEW
     by_job = bool(hub.settings.redis_url) and hub.settings.build_by_job > 0
     asked = _Asked(hub, db, repo_id, want, have, capabilities, by_job=by_job)
-    ready = asked.ready()
-    if ready is None:
-        ready = asked.made()
+    with db.questions():
+        ready = asked.ready()
+        if ready is None:
+            ready = asked.made()
     return asked.answer(ready)
 
 

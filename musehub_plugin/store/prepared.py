@@ -100,33 +100,38 @@ class Question:
         """
         engine = db.engine_at_rest
         if engine is not None and engine.dialect.driver == "psycopg2":
-            rows = self._ask_shortly(engine, values)
+            rows = self._ask_shortly(db, engine, values)
             if rows is not None:
                 return rows
         return cast(Sequence[tuple[Any, ...]], db.execute(self._statement, values).all())
 
-    def _ask_shortly(self, engine: Engine, values: dict[str, Any]) -> list[tuple[Any, ...]] | None:
+    def _ask_shortly(self, db: Database, engine: Engine, values: dict[str, Any]) -> list[tuple[Any, ...]] | None:
         """Return the rows; None where the session is to be asked, which says what is wrong, if anything."""
         prepared = self._prepared
         given = [values[name] if way is None else way(values[name]) for name, way in prepared.arguments]
         if engine in _cannot_keep:
             return None
+        dbapi = engine.dialect.loaded_dbapi
         try:
-            pooled = engine.raw_connection()
-        except engine.dialect.loaded_dbapi.OperationalError as error:
+            pooled = db.take_connection(engine)
+        except dbapi.OperationalError as error:
             # As the session would say it, without making the caller wait a second time.
             raise OperationalError(None, None, error) from error
         try:
             found = _answer(pooled, prepared, given)
-        except engine.dialect.loaded_dbapi.Error as error:
+        except dbapi.Error as error:
             if getattr(error, "pgcode", None) in _NOT_KEPT:
                 with _cannot_keep_lock:
                     _cannot_keep.add(engine)
             logger.debug("a prepared statement failed: %s", type(error).__name__)
             pooled.invalidate()
-            return None
-        finally:
             pooled.close()
+            return None
+        except BaseException:
+            pooled.invalidate()
+            pooled.close()
+            raise
+        db.give_connection_back(pooled)
         ways = prepared.results
         return [
             tuple(value if way is None else way(value) for value, way in zip(row, ways, strict=True)) for row in found

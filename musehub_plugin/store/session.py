@@ -34,7 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session, scoped_session
-from sqlalchemy.pool import SingletonThreadPool, StaticPool
+from sqlalchemy.pool import PoolProxiedConnection, SingletonThreadPool, StaticPool
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from musehub_plugin.store.models import Base, Instant, MusehubRepo
@@ -62,6 +62,8 @@ class Database:
 
     def __init__(self, session: Session | scoped_session[Any]) -> None:
         self.session = session
+        self._keeps_connection = False
+        self._kept: PoolProxiedConnection | None = None
 
     @property
     def dialect(self) -> str:
@@ -72,6 +74,8 @@ class Database:
         self, statement: Executable, rows: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None
     ) -> Result[*tuple[Any, ...]]:
         """Run a statement, with the values of its parameters; several rows of them make it an executemany."""
+        # The session takes a connection of the same pool, which may have no second one.
+        self._let_go()
         return self.session.execute(statement, rows, bind_arguments=dict(_ROUTE))
 
     def change(self, statement: Executable) -> int:
@@ -201,6 +205,37 @@ class Database:
             return None
         bind = session.get_bind(**_ROUTE)
         return bind if isinstance(bind, Engine) and bind.dialect.name == "postgresql" else None
+
+    @contextmanager
+    def questions(self) -> Iterator[None]:
+        """Ask the prepared questions of the block on one connection, which the pool looks after once."""
+        self._keeps_connection = True
+        try:
+            yield
+        finally:
+            self._keeps_connection = False
+            self._let_go()
+
+    def take_connection(self, engine: Engine) -> PoolProxiedConnection:
+        """Return a connection for one prepared question: the one that is kept, or another of the pool.
+
+        Args:
+            engine: what `engine_at_rest` gave.
+        """
+        pooled, self._kept = self._kept or engine.raw_connection(), None
+        return pooled
+
+    def give_connection_back(self, pooled: PoolProxiedConnection) -> None:
+        """Keep a connection for the next question of the block, or return it to its pool."""
+        if self._keeps_connection:
+            self._kept = pooled
+        else:
+            pooled.close()
+
+    def _let_go(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     @property
     def has_begun(self) -> bool:
