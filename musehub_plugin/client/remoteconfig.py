@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from musehub_plugin.client.errors import WorkdirError
-from musehub_plugin.client.workdir import Workdir
 from musehub_plugin.names import bad_remote_name
+
+if TYPE_CHECKING:
+    from musehub_plugin.client.workdir import Workdir
 
 _HEADER = re.compile(r"\s*\[")
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -84,6 +85,14 @@ class HubTransport:
         self.progress: Progress = progress
         self._timeout = urllib3.Timeout(connect=min(timeout, 15.0), read=timeout)
         self._pools = Pools(self._timeout)
+        self._ahead: dict[str, _Ahead] = {}
+
+    def ask_ahead(self, resource: str) -> None:
+        """Begin to ask for a resource, in a thread of its own that ends before the next `get` of it returns.
+
+        So the answer comes while the caller does something else. Errors are the `get`'s.
+        """
+        self._ahead[resource] = _Ahead(lambda: self._ask("GET", resource, None, None))
 
     def close(self) -> None:
         """Close the connections."""
@@ -96,7 +105,12 @@ class HubTransport:
             HubRefused: the hub answered with an error.
             HubUnreachable: it did not answer.
         """
-        return self._retried(lambda: self._ask("GET", resource, None, None))
+
+        def attempt() -> dict[str, Any]:
+            ahead = self._ahead.pop(resource, None)
+            return self._ask("GET", resource, None, None) if ahead is None else ahead.result()
+
+        return self._retried(attempt)
 
     def post(self, resource: str, body: Mapping[str, Any], *, timeout: float | None = None) -> dict[str, Any]:
         """Return the answer of `POST <repo>/<resource>`.
@@ -276,6 +290,31 @@ class HubTransport:
 
     def _common_headers(self) -> dict[str, str]:
         return {"Accept-Encoding": "identity", "User-Agent": _USER_AGENT}
+
+
+class _Ahead:
+    """One request, asked in a thread of its own."""
+
+    def __init__(self, ask: Callable[[], dict[str, Any]]) -> None:
+        self._ask = ask
+        self._answer: dict[str, Any] = {}
+        self._error: BaseException | None = None
+        # Where nobody comes for the answer, nobody waits for it either.
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def result(self) -> dict[str, Any]:
+        """Wait for the answer and return it, or raise what asking raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._answer
+
+    def _run(self) -> None:
+        try:
+            self._answer = self._ask()
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the answer is asked for
+            self._error = error
 
 
 def _pieces(file: BinaryIO, size: int, progress: Progress) -> Iterator[bytes]:

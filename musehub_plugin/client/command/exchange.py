@@ -38,10 +38,11 @@ def clone_command(
         musehub clone https://hub.example/ada/engine
         musehub clone --bare https://hub.example/ada/engine mirror
     """
-    from musehub_plugin.client.cloning import clone, folder_name
-
     with Terminal() as terminal:
         hub = connection(url, token_file, terminal.show)
+        # After the hub was asked, as everywhere below.
+        from musehub_plugin.client.cloning import clone, folder_name
+
         cloned = clone(hub, directory or Path(folder_name(hub.url)), branch=branch, bare=bare)
     fetched = cloned.fetched
     if bare:
@@ -82,13 +83,14 @@ def fetch_command(remote: str, prune: bool, repair: bool, token_file: Path | Non
     Example:
         musehub fetch
     """
-    from musehub_plugin.client.fetching import fetch
     from musehub_plugin.client.remoteconfig import remote_url
     from musehub_plugin.client.workdir import Workdir
 
     workdir = Workdir.discover(Path.cwd())
     with Terminal() as terminal:
         hub = connection(remote_url(workdir, remote), token_file, terminal.show)
+        from musehub_plugin.client.fetching import fetch
+
         fetched = fetch(workdir, hub, remote=remote, prune=prune, repair=repair)
     report(as_json, _fetched(remote, fetched), "\n".join(_lines(remote, fetched)) or f"{remote}: nothing new")
 
@@ -108,13 +110,14 @@ def pull_command(remote: str, every_branch: bool, token_file: Path | None, as_js
     Example:
         musehub pull
     """
-    from musehub_plugin.client.pulling import pull
     from musehub_plugin.client.remoteconfig import remote_url
     from musehub_plugin.client.workdir import Workdir
 
     workdir = Workdir.discover(Path.cwd())
     with Terminal() as terminal:
         hub = connection(remote_url(workdir, remote), token_file, terminal.show)
+        from musehub_plugin.client.pulling import pull
+
         pulled = pull(workdir, hub, remote=remote, every_branch=every_branch)
     files = pulled.files
     lines = [f"{branch}: {_moved(before, now)}" for branch, (before, now) in pulled.moved.items()]
@@ -161,7 +164,6 @@ def push_command(
         musehub push
         musehub push --set https://hub.example/ada/engine --all
     """
-    from musehub_plugin.client.pushing import push
     from musehub_plugin.client.remoteconfig import remote_url, set_remote
     from musehub_plugin.client.workdir import Workdir
 
@@ -179,6 +181,8 @@ def push_command(
             raise WorkdirError("there is nothing to push: no branch has commits")
     with Terminal() as terminal:
         hub = connection(remote_url(workdir, remote), token_file, terminal.show)
+        from musehub_plugin.client.pushing import push
+
         pushed = push(workdir, hub, remote=remote, branches=branches, force=force)
     lines = [f"{remote}/{done.branch}: {_moved(done.before, done.head)}" for done in pushed.branches]
     report(

@@ -60,14 +60,19 @@ def common(command: _Command) -> _Command:
 
 
 def connection(url: str, token_file: Path | None, progress: Progress) -> HubTransport:
-    """Return the connection to a repo, with the token that is kept for its hub."""
+    """Return the connection to a repo, with the token that is kept for its hub.
+
+    Every command begins by asking for the repo's branches; that is begun here, and its code is loaded meanwhile.
+    """
     from musehub_plugin.client.credentials import read_token_file, token_for
     from musehub_plugin.client.remoteconfig import check_url
     from musehub_plugin.client.transport import HubTransport
 
     checked = check_url(url)
     token = read_token_file(token_file) if token_file is not None else token_for(checked)
-    return HubTransport(checked, token=token, progress=progress)
+    hub = HubTransport(checked, token=token, progress=progress)
+    hub.ask_ahead("refs")
+    return hub
 
 
 def report(as_json: bool, result: Mapping[str, Any], text: str) -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from musehub_plugin import ids
 from musehub_plugin.client import Workdir
+from musehub_plugin.mpack import build_wire_mpack
 from tests.unit.client.git_histories import GitHistory
 from tests.unit.client.scripted_server import Answer, packed, scripted_server
 
@@ -201,6 +203,46 @@ def test_help_loads_no_http_client(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.endswith("\n[]\n")
+
+
+CLONED_WITHOUT = {
+    "asyncio",
+    "concurrent.futures",
+    "keyring",
+    "multiprocessing",
+    "musehub_plugin.client.apply",
+    "musehub_plugin.client.building",
+    "musehub_plugin.client.history",
+    "musehub_plugin.client.negotiating",
+    "musehub_plugin.client.scratch",
+    "musehub_plugin.mpack.writer",
+    "sqlite3",
+    "subprocess",
+    "tomllib",
+    "tqdm",
+    "urllib.request",
+}
+
+
+def test_a_bare_clone_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    snapshot_id, date = ids.snapshot_id({}), "2026-01-01T00:00:00+00:00"
+    head = ids.commit_id([], snapshot_id, "", date)
+    commit = {"commit_id": head, "parent_ids": [], "snapshot_id": snapshot_id, "message": "", "committed_at": date}
+    snapshot = {"snapshot_id": snapshot_id, "manifest": {}}
+    mpack = build_wire_mpack(commits=[commit], snapshots=[snapshot], blobs=[])
+    refs = {"repo_id": "r", "default_branch": "main", "branch_heads": {"main": head}, "capabilities": ["inline"]}
+    offered = {"mpack_url": None, "mpack_id": ids.blob_id(mpack), "mpack": mpack, "size_bytes": len(mpack)}
+    with scripted_server(packed(refs), packed(offered)) as server:
+        program = (
+            "import sys; from musehub_plugin.client.command import musehub\n"
+            f"musehub(['clone', '--bare', '{server.origin}/ada/engine'], standalone_mode=False)\n"
+            f"print(sorted({CLONED_WITHOUT!r} & set(sys.modules)))"
+        )
+        # Without the site module, and what an environment loads by it.
+        command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:] = {sys.path!r}\n{program}"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stderr, done.stdout.splitlines()[1:]) == ("", ["[]"])
+    assert len(server.asked) == 2
 
 
 def test_ls_remote_lists_the_branches(tmp_path: Path) -> None:

@@ -50,6 +50,26 @@ def test_a_request_is_msgpack_and_carries_the_token() -> None:
     assert msgpack.unpackb(asked.body) == {"want": [], "data": b"\xff"}
 
 
+def test_what_was_asked_ahead_is_asked_once_and_given_once() -> None:
+    with scripted_server(DONE, packed({"x": 2})) as server:
+        hub = transport(server)
+        hub.ask_ahead("refs")
+        assert [hub.get("refs"), hub.get("refs")] == [{"x": 1}, {"x": 2}]
+    assert [asked.path for asked in server.asked] == ["/ada/engine/refs"] * 2
+
+
+def test_the_error_of_what_was_asked_ahead_is_that_of_the_first_try() -> None:
+    clock = Clock()
+    with scripted_server(BUSY, DONE, packed({"code": "not-found", "detail": "no"}, 404)) as server:
+        hub = transport(server, clock)
+        hub.ask_ahead("refs")
+        assert hub.get("refs") == {"x": 1}
+        hub.ask_ahead("refs")
+        with pytest.raises(HubRefused, match="404"):
+            hub.get("refs")
+    assert (len(server.asked), len(clock.waits)) == (3, 1)
+
+
 def test_without_a_token_there_is_no_authorization() -> None:
     with scripted_server(DONE) as server:
         transport(server).get("refs")
