@@ -1,6 +1,6 @@
 """Races the plugin against git: the same histories, the same work, in turn, in one run.
 
-    python benchmarks/bench.py [--sizes 1000,10000] [--git PATH ...] [--quick] [--json FILE] [--write-docs]
+    python benchmarks/bench.py [--sizes 1000,10000] [--files N] [--git PATH ...] [--quick] [--json FILE] [--write-docs]
 
 git's side is `git http-backend` behind nginx and fcgiwrap, or a bridge of ours where those are not installed, with each
 history plain, as it was pushed, and tuned. The plugin's side is gunicorn, PostgreSQL, Redis, S3 and a worker, all from
@@ -37,7 +37,13 @@ _QUICK = Effort(rounds=1, requests=16, seconds=0.2)
 
 
 def bench(
-    sizes: list[int], repositories: list[Path], effort: Effort, *, bridge: bool, out: Path | None
+    sizes: list[int],
+    repositories: list[Path],
+    effort: Effort,
+    *,
+    bridge: bool,
+    out: Path | None,
+    files: int | None = None,
 ) -> dict[str, Any]:
     """Run all races and return everything that was measured, for JSON.
 
@@ -47,6 +53,7 @@ def bench(
         effort: how much is done.
         bridge: serve git without nginx in any case.
         out: a file for what is returned, written after each history; None: nowhere.
+        files: how many a synthetic history has; None: as `synthetic` chooses.
     """
     measured: dict[str, Any] = {"machine": machine(), "effort": vars(effort), "histories": []}
     with ExitStack() as stack:
@@ -57,7 +64,7 @@ def bench(
         for number, source in enumerate(sources):
             place = folder / str(number)
             place.mkdir()
-            history = synthetic(source, place) if isinstance(source, int) else existing(source, place)
+            history = synthetic(source, place, files=files) if isinstance(source, int) else existing(source, place)
             print(f"{history.name}: loading", file=sys.stderr, flush=True)
             with hub_server() as hub:
                 results = race(history, git, hub, place, effort)
@@ -79,6 +86,7 @@ def main() -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sizes", default=_DEFAULT_SIZES, help=f"commits of synthetic histories ({_DEFAULT_SIZES})")
+    parser.add_argument("--files", type=int, help="files of synthetic histories (200; 2,000 from 100,000 commits on)")
     parser.add_argument("--git", type=Path, action="append", default=[], help="a git repository or bundle to race on")
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="how often both sides take turns")
     parser.add_argument("--quick", action="store_true", help="one short round: does it work at all?")
@@ -95,7 +103,9 @@ def main() -> int:
         sizes = [int(size) for size in arguments.sizes.split(",") if size]
         effort = _QUICK if arguments.quick else Effort(rounds=arguments.rounds)
         try:
-            measured = bench(sizes, arguments.git, effort, bridge=arguments.bridge, out=arguments.json)
+            measured = bench(
+                sizes, arguments.git, effort, bridge=arguments.bridge, out=arguments.json, files=arguments.files
+            )
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from musehub_plugin import ids
+from musehub_plugin.manifestlog import Difference, ManifestLog
 from musehub_plugin.mpack import Kind, MPackReader, MPackWriter, solid_order, verify
+from musehub_plugin.mpack.manifests import ManifestHasher
 
 _LOG = [
     *("log", "--all", "--reverse", "--topo-order", "--diff-merges=first-parent", "--raw", "-z", "--no-abbrev"),
@@ -97,6 +99,7 @@ def write_pack(repo: Path, commits: list[GitCommit], out: BinaryIO) -> dict[str,
         written: set[str] = set()
         records = []
         commit_ids: dict[str, str] = {}
+        log, hasher, last = ManifestLog(), ManifestHasher(), ""
         for commit in commits:
             manifest = dict(manifests[commit.parents[0]]) if commit.parents else {}
             for path, blob in commit.changes.items():
@@ -110,10 +113,18 @@ def write_pack(repo: Path, commits: list[GitCommit], out: BinaryIO) -> dict[str,
                 children[commit.parents[0]] -= 1
                 if not children[commit.parents[0]]:
                     del manifests[commit.parents[0]]
-            snapshot_id = ids.snapshot_id(manifest)
+            change = _pass(log, commit, manifest)
+            hasher.change(change.removed, change.changed, full=False)
+            snapshot_id = ids.from_digest(hasher.digest())
             if snapshot_id not in written:
                 written.add(snapshot_id)
-                writer.add_snapshot(snapshot_id, manifest, derivable=True)
+                if last and log.reaches(last):
+                    change = log.difference_from(last)
+                if last and not log.reaches(last):
+                    writer.add_snapshot(snapshot_id, manifest, derivable=True)
+                else:
+                    writer.add_snapshot_delta(snapshot_id, change.removed, change.changed, derivable=True)
+                last = commit.name
             parents = [commit_ids[name] for name in commit.parents]
             commit_id = ids.commit_id(parents, snapshot_id, commit.message, commit.date)
             commit_ids[commit.name] = commit_id
@@ -131,6 +142,14 @@ def write_pack(repo: Path, commits: list[GitCommit], out: BinaryIO) -> dict[str,
         for record in records:
             writer.add_commit(record)
     return commit_ids
+
+
+def _pass(log: ManifestLog, commit: GitCommit, manifest: dict[str, str]) -> Difference:
+    """Go on to a commit's manifest; return what it changes from that of the commit before it in the list."""
+    if commit.parents and log.reaches(commit.parents[0]):
+        changed = {path: manifest[path] for path in commit.changes if path in manifest}
+        return log.pass_from(commit.name, commit.parents[0], commit.changes.keys() - changed.keys(), changed)
+    return log.pass_whole(commit.name, manifest)
 
 
 def git_pack_size(repo: Path, scratch: Path) -> int:

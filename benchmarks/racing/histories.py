@@ -43,10 +43,17 @@ class Step:
     commits: int
 
 
-def synthetic(commits: int, folder: Path, *, seed: int = 0) -> History:
-    """Make a synthetic history of so many commits, with 2,000 files from 100,000 commits on and 200 below."""
+def synthetic(commits: int, folder: Path, *, files: int | None = None, seed: int = 0) -> History:
+    """Make a synthetic history of so many commits.
+
+    Args:
+        commits: how many.
+        folder: where it goes.
+        files: how many there are; None: 2,000 from 100,000 commits on, and 200 below.
+        seed: as for `write_synthetic`.
+    """
     source = folder / f"synthetic-{commits}.git"
-    write_synthetic(source, commits, files=2_000 if commits >= 100_000 else 200, seed=seed)
+    write_synthetic(source, commits, files=files or (2_000 if commits >= 100_000 else 200), seed=seed)
     return History(f"{commits:,} commits", source, "main", commits, synthetic=True)
 
 
@@ -117,6 +124,8 @@ def write_synthetic(path: Path, commits: int, *, files: int, seed: int = 0) -> N
         raise RuntimeError("git fast-import failed")
     # As a client packs it for a push; fast-import's own packs are three times as large.
     _git(path, "repack", "-adfq")
+    # Else each question of `steps_of` walks all of a long history.
+    _git(path, "commit-graph", "write", "--reachable", "--no-progress")
 
 
 def _stream(random: Random, commits: int, files: int) -> Iterator[bytes]:

@@ -29,6 +29,9 @@ BY_URL, INLINE, THIN = "hub, URL", "hub, inline", "hub, inline + thin"
 # A load of requests that are sent once ends after so many seconds, however far it is.
 _PATIENCE: Final = 10.0
 _PACKS_LOOKED_AT: Final = 12
+# From so many commits on, what takes many seconds is done so often at most: it scatters less, too.
+_LONG: Final = 50_000
+_LONG_ROUNDS: Final = 2
 _PUSHED: Final = "bench/pushed"
 # Commits up to the head whose answers a hub keeps, as everybody who follows the branch asks for them.
 _NEWEST: Final = 20
@@ -116,7 +119,7 @@ class Race:
             self.results.add("clone, server side, s", HUB, *ready.latencies)
             whole = load(self.hub.port, [message], clients=1, follow=True)
             self.results.add("clone, B", HUB, whole.bytes_each)
-        for _ in range(self.effort.rounds):
+        for _ in range(self._slow_rounds(self.effort.rounds)):
             for who, name in _GITS.items():
                 self._clone(who, ["git", "clone", "--quiet", "--bare", self.git.url(name)])
             self._clone(HUB, [musehub_command(), "clone", "--bare", self.hub.url])
@@ -210,7 +213,7 @@ class Race:
         """Packing everything anew, with both cores."""
         repack = ("pack-objects", "--all", "--no-reuse-delta", "--threads=2", "--stdout", "-q")
         there = self.hub.has_command("repack")
-        for _ in range(min(3, self.effort.rounds)):
+        for _ in range(self._slow_rounds(min(3, self.effort.rounds))):
             used = processes.run(["git", "-C", self.git.folder / f"{PLAIN}.git", *repack], cwd=self.folder, quiet=True)
             self.results.add("pack from scratch, s", GIT_PLAIN, used.wall)
             self.results.add("pack from scratch, CPU-s", GIT_PLAIN, used.cpu)
@@ -225,6 +228,10 @@ class Race:
         self.results.add("pack from scratch, CPU-s", HUB, used.cpu + self.hub.cpu() - before)
 
     # Parts
+
+    def _slow_rounds(self, rounds: int) -> int:
+        """Return how often something is done that takes as long as the history is."""
+        return min(rounds, _LONG_ROUNDS) if self.history.commits >= _LONG else rounds
 
     def _heads(self) -> list[str]:
         return [self._head()]
