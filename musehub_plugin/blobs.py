@@ -6,19 +6,24 @@ Whatever the place, bytes that do not hash to the id are never used: the next pl
 
 from __future__ import annotations
 
+import logging
+from array import array
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 from musehub_plugin.errors import StorageUnavailable, Unavailable
 from musehub_plugin.framecache import FrameCache
-from musehub_plugin.ids import blob_id
+from musehub_plugin.ids import blob_id, to_digest
 from musehub_plugin.mpack import MPackError, MPackReader
+from musehub_plugin.mpack.digests import DigestTable
 from musehub_plugin.signals import report_damage
 from musehub_plugin.storage.base import Storage
 from musehub_plugin.storage.uploads import open_mpack
 from musehub_plugin.store import contents
 from musehub_plugin.store.session import Database
+
+logger = logging.getLogger(__name__)
 
 # Rows may hold whole contents, so few are asked for at once.
 _BATCH = 256
@@ -49,10 +54,19 @@ class BlobReader:
         repo_id: the repo; a blob that it does not hold is not read, wherever else it may be.
         retry_after: seconds that the caller of a fetch is told to wait where a blob is not indexed yet.
         frames: frames that are at hand, for who reads few blobs; None: for who reads many.
+        packs: mpacks that were pushed to the repo, or made for it, for who reads most of what they hold: they are asked
+            for places, before the database is.
     """
 
     def __init__(
-        self, db: Database, storage: Storage, repo_id: str, *, retry_after: int, frames: FrameCache | None = None
+        self,
+        db: Database,
+        storage: Storage,
+        repo_id: str,
+        *,
+        retry_after: int,
+        frames: FrameCache | None = None,
+        packs: Sequence[str] = (),
     ) -> None:
         self._db = db
         self._storage = storage
@@ -60,6 +74,8 @@ class BlobReader:
         self._retry_after = retry_after
         self._frames = frames
         self._open: OrderedDict[str, _OpenMPack | None] = OrderedDict()
+        self._packs = packs
+        self._placed: _PlacesInPacks | None = None
 
     def __enter__(self) -> BlobReader:
         return self
@@ -82,11 +98,29 @@ class BlobReader:
         """
         for start in range(0, len(object_ids), _BATCH):
             batch = object_ids[start : start + _BATCH]
-            sources = contents.blob_sources(self._db, self._repo_id, batch)
-            if len(sources) < len(batch):
+            found = self._found_in_packs(batch)
+            sources = contents.blob_sources(
+                self._db, self._repo_id, [object_id for object_id in batch if object_id not in found]
+            )
+            if len(sources) + len(found) < len(batch):
                 raise self._not_indexed()
             for object_id in batch:
-                yield object_id, self._read_one(object_id, sources[object_id])
+                content = self._from_mpack(object_id, found[object_id]) if object_id in found else None
+                if content is None and object_id in found:
+                    sources.update(contents.blob_sources(self._db, self._repo_id, [object_id]))
+                    if object_id not in sources:
+                        raise self._not_indexed()
+                yield object_id, self._read_one(object_id, sources[object_id]) if content is None else content
+
+    def _found_in_packs(self, object_ids: Sequence[str]) -> dict[str, contents.Location]:
+        """Return where in `packs` those blobs are that the repo holds; the others' places are to be asked for."""
+        if not self._packs:
+            return {}
+        if self._placed is None:
+            self._placed = _PlacesInPacks(self._packs, self._mpack)
+        found = self._placed.find(object_ids)
+        # Somebody may have taken a blob from the repo since: rows say what a repo holds, and not packs.
+        return found if contents.holds_all(self._db, self._repo_id, found) else {}
 
     def _read_one(self, object_id: str, source: contents.BlobSource) -> bytes:
         if source.content_cache is not None:
@@ -170,6 +204,46 @@ class BlobReader:
         )
 
 
+class _PlacesInPacks:
+    """Where blobs are, by the directories of packs, in some 60 bytes each."""
+
+    def __init__(self, mpack_ids: Sequence[str], opened: Callable[[str], _OpenMPack | None]) -> None:
+        self._digests = DigestTable()
+        self._mpack_ids = mpack_ids
+        self._packs = array("I")
+        self._frames = array("I")
+        self._offsets = array("Q")
+        self._sizes = array("Q")
+        for number, mpack_id in enumerate(mpack_ids):
+            try:
+                mpack = opened(mpack_id)
+                if mpack is not None:
+                    self._add(number, mpack.places())
+            except (MPackError, StorageUnavailable) as error:
+                # What it holds is looked for by rows, which may know another place.
+                logger.warning("the directory of mpack %s cannot be read: %s", mpack_id, error)
+
+    def _add(self, number: int, places: Iterable[tuple[bytes, int, int, int]]) -> None:
+        digests = self._digests
+        for digest, frame, offset, size in places:
+            if digests.number(digest) == len(self._packs):
+                self._packs.append(number)
+                self._frames.append(frame)
+                self._offsets.append(offset)
+                self._sizes.append(size)
+
+    def find(self, object_ids: Sequence[str]) -> dict[str, contents.Location]:
+        """Return the places of those blobs that are in the packs."""
+        found: dict[str, contents.Location] = {}
+        for object_id in object_ids:
+            place = self._digests.find(to_digest(object_id))
+            if place is not None:
+                found[object_id] = contents.Location(
+                    self._mpack_ids[self._packs[place]], self._frames[place], self._offsets[place], self._sizes[place]
+                )
+        return found
+
+
 def _opened(file: BinaryIO, mpack_id: str) -> _OpenMPack | None:
     try:
         # Blobs are asked for in the order in which packs have them: one frame a pack is enough.
@@ -204,6 +278,11 @@ class _OpenMPack:
         """
         pieces = self._reader.blob_pieces(number)
         return self._reader.frames[number].raw, pieces
+
+    def places(self) -> Iterator[tuple[bytes, int, int, int]]:
+        """Yield digest, frame, offset and size of each blob."""
+        for digest, (_, frame, offset, size) in self._reader.placed_digests():
+            yield digest, frame, offset, size
 
     def _directory(self) -> dict[str, tuple[int, int, int]]:
         if self._places is None:

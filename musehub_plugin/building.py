@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import IO
 
 from musehub_plugin.blobs import BlobReader, NotIndexed
+from musehub_plugin.changespool import PlannedChange
 from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import from_digest
@@ -16,7 +17,7 @@ from musehub_plugin.manifestlog import difference
 from musehub_plugin.mpack import BaseBlob, MPackError, MPackReader, MPackWriter
 from musehub_plugin.mpack.thin import MAX_BASES
 from musehub_plugin.mpack.writer import BLOB_LEVEL
-from musehub_plugin.plan import CopiedPack, Plan, PlannedChange, read_changes
+from musehub_plugin.plan import CopiedPack, Plan, read_changes
 from musehub_plugin.signals import report_damage
 from musehub_plugin.storage.uploads import open_mpack
 from musehub_plugin.store import commits as commit_store
@@ -113,6 +114,7 @@ def write_mpack(
     plan: Plan,
     *,
     thin: bool = False,
+    packs: Sequence[str] = (),
     threads: int = 1,
     alive: Callable[[], None] = lambda: None,
 ) -> ReadyPack:
@@ -125,6 +127,7 @@ def write_mpack(
         repo_id: the repo.
         plan: what goes into it.
         thin: whether it may lean on what the have side holds.
+        packs: mpacks of the repo that hold most of what goes into it, as `BlobReader` takes them.
         threads: how many compress.
         alive: called every so often: whoever holds a lease on this work extends it.
 
@@ -137,7 +140,7 @@ def write_mpack(
     frames = hub.frames if len(plan.object_ids) <= _FEW_BLOBS else None
     with (
         ExitStack() as opened,
-        BlobReader(db, hub.storage, repo_id, retry_after=hub.settings.retry_after, frames=frames) as blobs,
+        BlobReader(db, hub.storage, repo_id, retry_after=hub.settings.retry_after, frames=frames, packs=packs) as blobs,
     ):
         leaning = _Leaning(db, repo_id, plan, blobs) if thin else None
         if leaning is not None and not leaning.bases:
@@ -153,7 +156,7 @@ def write_mpack(
         for object_id, content in blobs.read(plan.object_ids):
             writer.add_blob(object_id, content, base=None if leaning is None else leaning.like(object_id))
             alive()
-        changes: Iterable[PlannedChange] = plan.changes or read_changes(db, repo_id, plan.snapshot_ids)
+        changes: Iterable[PlannedChange] = plan.changes or plan.spooled or read_changes(db, repo_id, plan.snapshot_ids)
         for position, (snapshot_id, change, derivable) in enumerate(changes):
             if leaning is not None and position == 0:
                 # The first of a plan is given whole.

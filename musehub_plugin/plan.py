@@ -14,10 +14,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from musehub_plugin import graph, ids
+from musehub_plugin.changespool import ChangeSpool, PlannedChange
 from musehub_plugin.errors import HistoryDamaged, NotFound
 from musehub_plugin.history import GraphCache, History
-from musehub_plugin.manifestlog import Difference, ManifestLog
+from musehub_plugin.manifestlog import ManifestLog
 from musehub_plugin.mpack import solid_order
+from musehub_plugin.placedblobs import placed_blobs
 from musehub_plugin.signals import report_damage
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import manifests
@@ -28,18 +30,6 @@ _SNAPSHOT_BATCH = 500
 _RECENT = 256
 # Plans of up to so many snapshots keep what those change, so that it need not be read twice.
 _KEPT_CHANGES = 1_000
-
-
-class PlannedChange(NamedTuple):
-    """A snapshot of a plan as what it changes from the one before it in the plan.
-
-    Attributes:
-        derivable: whether the id is known to be the manifest's hash.
-    """
-
-    snapshot_id: str
-    change: Difference
-    derivable: bool
 
 
 class CopiedPack(NamedTuple):
@@ -63,6 +53,7 @@ class Plan:
         border_ids: snapshots of the have side from which the lacking commits start, in the order in which those come;
             empty where that was not looked for.
         changes: what the snapshots change, for a small plan; None: to be read.
+        spooled: likewise for a large plan, where that was read already.
         is_recent: whether the wants are among the newest commits, which others are likely to ask for as well.
         haves_are_known: whether the repo holds all the haves, so that the answer will be the same tomorrow.
         begins_with: a clone pack that the mpack of this plan is to begin with, whose entities are not in the plan.
@@ -73,6 +64,7 @@ class Plan:
     object_ids: Sequence[str]
     border_ids: Sequence[str] = ()
     changes: Sequence[PlannedChange] | None = None
+    spooled: Sequence[PlannedChange] | None = None
     is_recent: bool = True
     haves_are_known: bool = False
     begins_with: CopiedPack | None = None
@@ -113,30 +105,45 @@ def plan_delta(
         for parent in packed_graph.parents(commit)
         if parent in walk.border
     )
-    lacking = set(map(packed_graph.blob_id, walk.lacking_blobs()))
-    kept: list[PlannedChange] | None = [] if len(snapshot_ids) <= _KEPT_CHANGES else None
-    first_seen: dict[str, tuple[int, str]] = {}
-    if lacking or kept is not None:
-        for position, planned in enumerate(read_changes(db, repo_id, snapshot_ids)):
-            if kept is not None:
-                kept.append(planned)
-            for path, object_id in planned.change.changed.items():
-                if object_id in lacking:
-                    place = (position, path)
-                    seen = first_seen.get(object_id)
-                    if seen is None or place < seen:
-                        first_seen[object_id] = place
-    if len(first_seen) < len(lacking):
-        raise HistoryDamaged(f"repo {repo_id}: no manifest has blob {min(lacking - first_seen.keys())}")
+    lacking = map(packed_graph.blob_id, walk.lacking_blobs())
+    is_small = len(snapshot_ids) <= _KEPT_CHANGES
+    kept: list[PlannedChange] | ChangeSpool = [] if is_small else ChangeSpool()
+    changes = _noted(read_changes(db, repo_id, snapshot_ids), kept)
+    try:
+        object_ids = _in_solid_order(set(lacking), changes) if is_small else placed_blobs(lacking, changes)
+    except KeyError as missing:
+        raise HistoryDamaged(f"repo {repo_id}: no manifest has blob {missing.args[0]}") from None
     return Plan(
         commit_ids=list(map(packed_graph.commit_id, ordered)),
         snapshot_ids=snapshot_ids,
-        object_ids=solid_order((path, position, object_id) for object_id, (position, path) in first_seen.items()),
+        object_ids=object_ids,
         border_ids=list(dict.fromkeys(border)),
-        changes=kept,
+        changes=kept if is_small else None,
+        spooled=None if is_small else kept,
         is_recent=len(packed_graph) - min(wanted) <= _RECENT,
         haves_are_known=packed.keys() >= set(have),
     )
+
+
+def _noted(changes: Iterable[PlannedChange], kept: list[PlannedChange] | ChangeSpool) -> Iterator[PlannedChange]:
+    for planned in changes:
+        kept.append(planned)
+        yield planned
+
+
+def _in_solid_order(lacking: set[str], changes: Iterable[PlannedChange]) -> Sequence[str]:
+    """Return blobs in the order in which a pack has them; KeyError with one that no snapshot has."""
+    first_seen: dict[str, tuple[int, str]] = {}
+    for position, planned in enumerate(changes):
+        for path, object_id in planned.change.changed.items():
+            if object_id in lacking:
+                place = (position, path)
+                seen = first_seen.get(object_id)
+                if seen is None or place < seen:
+                    first_seen[object_id] = place
+    if len(first_seen) < len(lacking):
+        raise KeyError(min(lacking - first_seen.keys()))
+    return solid_order((path, position, object_id) for object_id, (position, path) in first_seen.items())
 
 
 def begun_with(plan: Plan, pack: CopiedPack) -> Plan:
@@ -144,8 +151,9 @@ def begun_with(plan: Plan, pack: CopiedPack) -> Plan:
     copied = set(pack.snapshot_ids)
     snapshot_ids = [snapshot_id for snapshot_id in plan.snapshot_ids if snapshot_id not in copied]
     # What a snapshot changes is told from the one before it, which may be among those left out.
-    changes = plan.changes if len(snapshot_ids) == len(plan.snapshot_ids) else None
-    return replace(plan, snapshot_ids=snapshot_ids, changes=changes, begins_with=pack)
+    are_all = len(snapshot_ids) == len(plan.snapshot_ids)
+    changes, spooled = (plan.changes, plan.spooled) if are_all else (None, None)
+    return replace(plan, snapshot_ids=snapshot_ids, changes=changes, spooled=spooled, begins_with=pack)
 
 
 def planned_order(cache: GraphCache, db: Database, repo_id: str, head: str) -> tuple[list[str], list[str]]:

@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 _BATCH = 5_000
 # What only other branches reach is left in so many packs.
 _FEW_PACKS = 4
+# A pack of so many blobs tells where they are sooner than rows do.
+_MANY_BLOBS = 1_000
 _SNAPSHOT_BATCH = 1_000
 # Seconds between two notes that a job is alive; its lease is longer.
 _ALIVE_EVERY = 5.0
@@ -265,6 +267,7 @@ class _Repack:
                 self._db,
                 self._repo_id,
                 plan,
+                packs=self._large_packs(plan),
                 threads=min(8, os.cpu_count() or 1),
                 alive=self._alive,
             )
@@ -276,6 +279,12 @@ class _Repack:
             reached("repack.stored")
             self._index(pack, file, uri)
         return pack
+
+    def _large_packs(self, plan: Plan) -> list[str]:
+        """Return packs of the repo that hold much of what is planned, and little else: the largest, up to a few."""
+        blobs = len(plan.object_ids)
+        counts = mpacks.blob_counts(self._db, self._repo_id).items()
+        return [mpack_id for mpack_id, count in counts if _MANY_BLOBS <= count <= 2 * blobs][:_FEW_PACKS]
 
     def _keep(self, pack: ReadyPack) -> None:
         # A collection may be removing this very file: wait for its end.
@@ -307,10 +316,7 @@ class _Repack:
     def _index_batch(self, pack: ReadyPack, batch: Sequence[contents.IndexEntry]) -> None:
         """Point blobs at the new pack, and away from those that were pushed to this repo."""
         locks.share_history(self._db)
-        object_ids = [entry.object_id for entry in batch]
-        held = contents.held_objects(self._db, self._repo_id, object_ids)
-        contents.add_index_entries(self._db, pack.mpack_id, [entry for entry in batch if entry.object_id in held])
-        mpacks.drop_older_places(self._db, self._repo_id, pack.mpack_id, sorted(held))
+        mpacks.move_places(self._db, self._repo_id, pack.mpack_id, batch)
 
     def retire(self) -> int:
         """Let go of the packs of which nothing is needed; their files go after the grace period."""

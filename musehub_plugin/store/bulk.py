@@ -81,8 +81,11 @@ def as_array(column: Column[Any], values: Iterable[Any]) -> str:
     return "{" + ",".join("NULL" if value is None else encode(value) for value in values) + "}"
 
 
-def _unnested(columns: Sequence[Column[Any]]) -> TableValuedAlias:
-    """Return rows made of arrays, one parameter for each column, by its name."""
+def unnested(columns: Sequence[Column[Any]]) -> TableValuedAlias:
+    """Return rows made of arrays: a parameter for each column, by its name, whose value `as_array` makes.
+
+    For PostgreSQL alone.
+    """
     arrays = [
         sql_cast(bindparam(column.name, type_=Text()), postgresql.ARRAY(_plain_type(column))) for column in columns
     ]
@@ -91,7 +94,7 @@ def _unnested(columns: Sequence[Column[Any]]) -> TableValuedAlias:
 
 @lru_cache(maxsize=64)
 def _insert(table: Table, names: tuple[str, ...], constants: tuple[str, ...], returning: str | None) -> Any:
-    given = _unnested([table.c[name] for name in names])
+    given = unnested([table.c[name] for name in names])
     values = [given.c[name] for name in names] + [bindparam(name, type_=table.c[name].type) for name in constants]
     statement = postgresql.insert(table).from_select([*names, *constants], select(*values)).on_conflict_do_nothing()
     return statement if returning is None else statement.returning(table.c[returning])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 from sqlalchemy import bindparam, func, outerjoin, select
 
-from musehub_plugin.store.bulk import insert_rows
+from musehub_plugin.store.bulk import as_array, insert_rows, unnested
 from musehub_plugin.store.models import (
     MusehubMPackIndex,
     MusehubObject,
@@ -21,6 +21,14 @@ from musehub_plugin.store.session import ROW_BATCH, Database, batches, columns
 def held_objects(db: Database, repo_id: str, object_ids: Iterable[str]) -> set[str]:
     """Return which of `object_ids` the repo holds."""
     return db.found_among(MusehubObjectRef.object_id, object_ids, MusehubObjectRef.repo_id == repo_id)
+
+
+def holds_all(db: Database, repo_id: str, object_ids: Collection[str]) -> bool:
+    """Say whether a repo holds all of some blobs."""
+    if db.dialect != "postgresql":
+        return len(held_objects(db, repo_id, object_ids)) == len(object_ids)
+    values = {"object_id": as_array(_REF.object_id, object_ids), "repo_id": repo_id}
+    return int(db.execute(_HELD_COUNT, values).scalar_one()) == len(object_ids)
 
 
 def blob_bytes(db: Database, repo_id: str, object_ids: Iterable[str]) -> int:
@@ -54,6 +62,12 @@ class BlobSource(NamedTuple):
 
 
 _OBJECT, _REF, _INDEX = columns(MusehubObject), columns(MusehubObjectRef), columns(MusehubMPackIndex)
+_GIVEN = unnested([_REF.object_id]).c
+_HELD_COUNT = (
+    select(func.count())
+    .select_from(MusehubObjectRef.__table__)
+    .where(_REF.object_id == _GIVEN.object_id, _REF.repo_id == bindparam("repo_id"))
+)
 _SOURCES = Question(
     lambda among: (
         select(

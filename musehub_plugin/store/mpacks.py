@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import cast
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import Executable, Table, bindparam, delete, exists, literal, select
+from sqlalchemy.dialects import postgresql
 
+from musehub_plugin.store.bulk import as_array, unnested
+from musehub_plugin.store.contents import IndexEntry, add_index_entries, held_objects
 from musehub_plugin.store.jobs import DONE
 from musehub_plugin.store.models import (
+    Id,
     MusehubClonePack,
     MusehubJob,
     MusehubMPack,
     MusehubMPackIndex,
     MusehubMPackRef,
+    MusehubObjectRef,
     MusehubUpload,
 )
-from musehub_plugin.store.session import Database, batches
+from musehub_plugin.store.session import Database, batches, columns
 
 
 def repo_holds_mpack(db: Database, repo_id: str, mpack_id: str) -> bool:
@@ -140,8 +146,47 @@ def loose_packs(db: Database, repo_id: str) -> dict[str, int]:
     return {row.mpack_id: row.size_bytes for row in rows}
 
 
-def drop_older_places(db: Database, repo_id: str, mpack_id: str, object_ids: Sequence[str]) -> None:
-    """Forget where else some blobs are, in packs that were pushed to a repo; `mpack_id` has them all."""
+def move_places(db: Database, repo_id: str, mpack_id: str, entries: Sequence[IndexEntry]) -> None:
+    """Point blobs that a repo holds at an mpack, and away from the other packs that were pushed to the repo."""
+    if db.dialect != "postgresql":
+        held = held_objects(db, repo_id, [entry.object_id for entry in entries])
+        add_index_entries(db, mpack_id, [entry for entry in entries if entry.object_id in held])
+        _drop_older_places(db, repo_id, mpack_id, held)
+        return
+    columns = [_INDEX.entity_id, _INDEX.frame, _INDEX.frame_offset, _INDEX.size_bytes]
+    values = zip(*sorted(entries), strict=True)
+    arrays = {column.name: as_array(column, each) for column, each in zip(columns, values, strict=True)}
+    for statement in _MOVE:
+        db.execute(statement, {**arrays, "repo_id": repo_id, "mpack_id": mpack_id})
+
+
+def _move() -> tuple[Executable, Executable]:
+    """Return the statements of `move_places`: the places that are added, and those that go."""
+    table = cast(Table, MusehubMPackIndex.__table__)
+    given = unnested([_INDEX.entity_id, _INDEX.frame, _INDEX.frame_offset, _INDEX.size_bytes]).c
+    repo_id, mpack_id = bindparam("repo_id", type_=_REF.repo_id.type), bindparam("mpack_id", type_=Id())
+    is_held = exists().where(_REF.object_id == given.entity_id, _REF.repo_id == repo_id)
+    names = ["entity_id", "mpack_id", "entity_type", "frame", "frame_offset", "size_bytes"]
+    added = select(
+        given.entity_id, mpack_id, literal("object"), given.frame, given.frame_offset, given.size_bytes
+    ).where(is_held)
+    pushed_here = select(MusehubMPackRef.mpack_id).where(MusehubMPackRef.repo_id == repo_id)
+    return (
+        postgresql.insert(table).from_select(names, added).on_conflict_do_nothing(),
+        delete(table).where(
+            _INDEX.entity_id == given.entity_id,
+            is_held,
+            _INDEX.mpack_id != mpack_id,
+            _INDEX.mpack_id.in_(pushed_here),
+        ),
+    )
+
+
+_INDEX, _REF = columns(MusehubMPackIndex), columns(MusehubObjectRef)
+_MOVE = _move()
+
+
+def _drop_older_places(db: Database, repo_id: str, mpack_id: str, object_ids: Iterable[str]) -> None:
     pushed_here = select(MusehubMPackRef.mpack_id).where(MusehubMPackRef.repo_id == repo_id)
     for batch in batches(object_ids):
         db.change(
@@ -153,6 +198,17 @@ def drop_older_places(db: Database, repo_id: str, mpack_id: str, object_ids: Seq
             )
             .execution_options(synchronize_session=False)
         )
+
+
+def blob_counts(db: Database, repo_id: str) -> dict[str, int]:
+    """Return the packs that were pushed to a repo, or made by a repack, with the number of their blobs."""
+    rows = db.execute(
+        select(MusehubMPack.mpack_id, MusehubMPack.blob_count)
+        .join(MusehubMPackRef, MusehubMPackRef.mpack_id == MusehubMPack.mpack_id)
+        .where(MusehubMPackRef.repo_id == repo_id)
+        .order_by(MusehubMPack.blob_count.desc(), MusehubMPack.mpack_id)
+    )
+    return {row.mpack_id: row.blob_count for row in rows}
 
 
 def retire_packs(db: Database, repo_id: str, *, keep: Collection[str]) -> dict[str, int]:

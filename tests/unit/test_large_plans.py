@@ -1,0 +1,58 @@
+"""What a large plan keeps in flat memory and in files is what a small one has in lists."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musehub_plugin import changespool, ids
+from musehub_plugin.changespool import ChangeSpool, PlannedChange
+from musehub_plugin.manifestlog import Difference
+from musehub_plugin.mpack import solid_order
+from musehub_plugin.placedblobs import placed_blobs
+
+_IDS = [ids.fake_id(str(number)) for number in range(12)]
+_PATHS = st.sampled_from(("a", "b/c", "b-c", "é", "z"))
+_CHANGES = st.lists(
+    st.builds(
+        PlannedChange,
+        st.sampled_from(_IDS),
+        st.builds(Difference, st.lists(_PATHS), st.dictionaries(_PATHS, st.sampled_from(_IDS))),
+        st.booleans(),
+    ),
+    max_size=20,
+)
+
+
+@given(_CHANGES, st.sampled_from((0, 150, 1 << 20)))
+def test_spooled_changes_come_back_in_order(changes: list[PlannedChange], held: int) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(changespool, "_HELD", held)
+        spool = ChangeSpool()
+        for change in changes:
+            spool.append(change)
+        assert list(spool) == changes
+        assert [spool[place] for place in range(len(spool))] == changes
+        assert spool[1:3] == changes[1:3]
+        with pytest.raises(IndexError):
+            spool[len(changes)]
+
+
+@given(_CHANGES, st.data())
+def test_many_blobs_are_in_the_order_of_few(changes: list[PlannedChange], data: st.DataObject) -> None:
+    there = sorted({object_id for planned in changes for object_id in planned.change.changed.values()})
+    lacking = data.draw(st.permutations(there))[: data.draw(st.integers(0, len(there)))]
+    first: dict[str, tuple[int, str]] = {}
+    for position, planned in enumerate(changes):
+        for path, object_id in sorted(planned.change.changed.items()):
+            if object_id in lacking:
+                first.setdefault(object_id, (position, path))
+    found = placed_blobs(lacking, changes)
+    expected = solid_order((path, position, object_id) for object_id, (position, path) in first.items())
+    assert list(found) == expected == found[:] == [found[place] for place in range(len(found))]
+
+
+def test_a_blob_that_no_snapshot_has_is_named() -> None:
+    with pytest.raises(KeyError, match=_IDS[0]):
+        placed_blobs([_IDS[0]], [])
