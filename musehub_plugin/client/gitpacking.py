@@ -6,6 +6,7 @@ that is known when all commits are; then come snapshots, then commits.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 from collections import Counter
@@ -127,8 +128,9 @@ class PackedImport:
                     self._write_snapshots(writer, builder, spool, blobs, returns, snapshots, tell)
                     snapshots.seek(0)
                     self._write_commits(writer, builder, _commits_in(spool), iter(partial(snapshots.read, 32), b""))
-        # What it knows of all blobs is not kept beside what the reader knows of them.
+        # What it knows of all blobs is not kept beside what the reader knows of them; its parts refer to one another.
         del writer
+        gc.collect()
         with path.open("rb") as file:
             reader = MPackReader(file, folder=self._workdir.temp_folder)
             builder.add_blobs(reader.placed_digests())

@@ -90,8 +90,13 @@ class _Checked:
             reader.blob_count,
             new_snapshots=self._snapshots(),
             new_commits=self._commits(),
-            new_blobs=sum(self._is_new("objects", digest) for digest, _ in reader.placed_digests()),
+            new_blobs=self._new_blobs(),
         )
+
+    def _new_blobs(self) -> int:
+        if self._all_new is not None:
+            return self._reader.blob_count if self._all_new else 0
+        return sum(self._is_new("objects", digest) for digest, _ in self._reader.placed_digests())
 
     def _snapshots(self) -> int:
         """Check all snapshots, and return how many are new."""
@@ -121,9 +126,8 @@ class _Checked:
             if read.outside_snapshot and snapshot_id not in snapshots and not self._files.has_snapshot(snapshot_id):
                 snapshots[snapshot_id] = commit_id
             parents.update(parent for parent in read.outside_parents if not self._files.has_commit(parent))
-            digest = ids.to_digest(commit_id)
-            self.builder.add_commit(commit, digest)
-            new_count += self._is_new("commits", digest)
+            self.builder.add_commit(commit, read.digest)
+            new_count += self._is_new("commits", read.digest)
             if done % _STEP == 0:
                 self._progress("commits", done, self._reader.commit_count)
         # It may name what it holds by ids all the same.

@@ -65,7 +65,8 @@ class DigestList:
             return False
         self._recent.add(digest)
         self._tail += digest
-        self._make_room()
+        if len(self._recent) >= _EXACT or len(self._tail) >= 32 * _HELD:
+            self._make_room()
         return True
 
     def extend(self, digests: bytes) -> int | None:

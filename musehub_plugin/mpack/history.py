@@ -160,12 +160,14 @@ class ReadCommit(NamedTuple):
 
     Attributes:
         record: the commit as it was written.
+        digest: the 32 bytes of its id.
         rule: where its id comes from.
         outside_parents: those of its parents that are named by their ids: none of the commits before it, mostly.
         outside_snapshot: its snapshot is named by its id: none of the pack's, mostly.
     """
 
     record: dict[str, Any]
+    digest: bytes
     rule: IdRule
     outside_parents: Sequence[str]
     outside_snapshot: bool
@@ -239,7 +241,8 @@ class CommitDecoder:
             else:
                 last = authors[row] if rule == IdRule.AUTHOR else dates[row]
                 commit_id = ids.commit_id(parent_ids, snapshot_id, messages[row], last)
-            if not self._digests.add(ids.to_digest(commit_id)):
+            digest = ids.to_digest(commit_id)
+            if not self._digests.add(digest):
                 raise MPackError(f"{entity} is in the pack twice")
             record: dict[str, Any] = {
                 "commit_id": commit_id,
@@ -252,7 +255,7 @@ class CommitDecoder:
             }
             if extras[row]:
                 record.update(decode_extra(extras[row], entity, limits))
-            yield ReadCommit(record, rule, outside_parents, bool(step & 1))
+            yield ReadCommit(record, digest, rule, outside_parents, bool(step & 1))
 
     def finish(self) -> None:
         """Check that no commit came twice.
