@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import threading
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,3 +104,37 @@ def test_reading_everything_is_one_request() -> None:
     requests = Requests(bytes(100_000_000))
     requests.file().read()
     assert requests.asked == [(0, 100_000_000)]
+
+
+def test_what_follows_is_fetched_while_a_reader_works() -> None:
+    started, requests = threading.Event(), Requests(bytes(20_000_000))
+
+    def fetch(offset: int, length: int) -> bytes:
+        if threading.current_thread() is not threading.main_thread():
+            started.set()
+        return requests.fetch(offset, length)
+
+    with RangeFile(fetch, 20_000_000) as file:
+        file.read(600_000)
+        file.read(600_000)
+        assert started.wait(60)
+
+
+def test_a_piece_that_could_not_be_fetched_ahead_is_asked_for_again() -> None:
+    requests = Requests()
+
+    def fetch(offset: int, length: int) -> bytes:
+        if threading.current_thread() is not threading.main_thread():
+            raise OSError("away")
+        return requests.fetch(offset, length)
+
+    with RangeFile(fetch, len(CONTENT)) as file:
+        read = b"".join(iter(lambda: file.read(100_000), b""))
+    assert read == CONTENT
+
+
+def test_nothing_is_under_way_once_a_file_is_closed() -> None:
+    requests = Requests(bytes(50_000_000))
+    with requests.file() as file:
+        file.read(2_000_000)
+    assert not [thread for thread in threading.enumerate() if thread.name == "range-ahead"]
