@@ -15,9 +15,25 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flask import current_app, has_app_context
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Index, Integer, LargeBinary, MetaData, String, Text, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    text,
+)
 from sqlalchemy.engine.default import DefaultExecutionContext
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
 from musehub_plugin.ids import from_digest, to_digest
@@ -58,8 +74,29 @@ class IdList(TypeDecorator[list[str]]):
         return [from_digest(joined[at : at + DIGEST_SIZE]) for at in range(0, len(joined), DIGEST_SIZE)]
 
 
+class _ReadInUtc(FunctionElement[datetime]):
+    """A moment as the database is asked for it."""
+
+    inherit_cache = True
+    name = "read_in_utc"
+
+
+@compiles(_ReadInUtc)
+def _as_it_is(element: _ReadInUtc, compiler: SQLCompiler, **options: Any) -> str:
+    return str(compiler.process(element.clauses, **options))
+
+
+@compiles(_ReadInUtc, "postgresql")
+def _in_utc(element: _ReadInUtc, compiler: SQLCompiler, **options: Any) -> str:
+    return f"timezone('UTC', {compiler.process(element.clauses, **options)})"
+
+
 class Instant(TypeDecorator[datetime]):
-    """A moment with its time zone; SQLite keeps none, so what comes back naive is UTC."""
+    """A moment with its time zone; what comes back naive is UTC.
+
+    SQLite keeps no time zone. PostgreSQL gives moments in the session's, where the first day of the year 1 or the last
+    one of 9999, which a commit may say, can be one of a year that Python does not know.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -69,6 +106,12 @@ class Instant(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Return what is selected for a column."""
+        read = _ReadInUtc(column)
+        read.type = self
+        return read
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return the moment in UTC."""

@@ -23,6 +23,7 @@ from musehub_plugin.models import (
 from musehub_plugin.mpack import build_wire_mpack
 from musehub_plugin.testing import History
 from tests.environment import HubEnvironment
+from tests.exchange import Caller
 
 REPO = "alice/songs"
 CONTENT = b"the bytes of a blob\n"
@@ -178,6 +179,25 @@ def test_a_repo_with_a_deletion_date_is_as_good_as_missing(hub: HubEnvironment) 
     [NOW, NOW.replace(microsecond=0), datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)],
 )
 def test_the_date_of_a_row_is_sent_as_the_text_that_its_id_hashes(hub: HubEnvironment, moment: datetime) -> None:
+    commit = dated(hub, moment)
+    record = hub.caller().pull(REPO, [commit]).commits[commit]
+    assert record["committed_at"] == moment.isoformat()
+
+
+@pytest.mark.parametrize("hub", ["postgresql+s3"], indirect=True)
+@pytest.mark.parametrize("moment", [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)])
+def test_the_first_and_the_last_date_are_sent_whatever_time_zone_the_database_has(
+    hub: HubEnvironment, moment: datetime
+) -> None:
+    # There it is the year before the first, or the one after the last, that Python knows.
+    options = {"connect_args": {"options": "-c timezone=Pacific/Kiritimati"}}
+    commit = dated(hub, moment)
+    record = Caller(hub.make_app(SQLALCHEMY_ENGINE_OPTIONS=options)).pull(REPO, [commit]).commits[commit]
+    assert record["committed_at"] == moment.isoformat()
+
+
+def dated(hub: HubEnvironment, moment: datetime) -> str:
+    """Write a repo with a commit of a date, and return its id."""
     repo_id = hub.create_repo(REPO)
     commit = ids.commit_id([], TREE, "dated", moment.isoformat())
     hub.add(
@@ -188,8 +208,7 @@ def test_the_date_of_a_row_is_sent_as_the_text_that_its_id_hashes(hub: HubEnviro
         MusehubObject(object_id=BLOB, size_bytes=len(CONTENT), content_cache=CONTENT),
         MusehubObjectRef(repo_id=repo_id, object_id=BLOB),
     )
-    record = hub.caller().pull(REPO, [commit]).commits[commit]
-    assert record["committed_at"] == moment.isoformat()
+    return commit
 
 
 def test_a_repo_of_hand_written_rows_takes_pushes(hub: HubEnvironment) -> None:
