@@ -184,6 +184,7 @@ class _Asked:
         self._by_job = by_job
         self._alive = alive
         self._is_kept = False
+        self._is_build_ended = False
         self._mpacks = MPACKS in capabilities
         self._inline = INLINE in capabilities and hub.settings.fetch_inline > 0
         self._thin = THIN in capabilities and bool(have)
@@ -258,7 +259,7 @@ class _Asked:
                 Build(key, self._repo_id, self._want, self._have, self._capabilities), self._hub.settings.retry_after
             )
         holder = secrets.token_hex(16)
-        with _single_flight(self._hub, self._db, self._repo_id, key, holder) as ready:
+        with _single_flight(self._hub, self._db, self._repo_id, key, holder, lambda: self._is_build_ended) as ready:
             if ready is not None:
                 return ready[0]
             self._alive = self._keeping(key, holder, self._alive)
@@ -304,13 +305,13 @@ class _Asked:
         with self._db.apart() as apart:
 
             def work() -> None:
-                fetch_plans.add_plan(apart, key, self._repo_id, [pack])
-                if is_whole and self._is_worth_keeping(plan, [pack]):
-                    fetch_plans.add_plan(apart, self._key, self._repo_id, [pack])
+                keys = [key, self._key] if is_whole and self._is_worth_keeping(plan, [pack]) else [key]
+                fetch_plans.add_plans(apart, keys, self._repo_id, [pack])
                 fetch_plans.end_build(apart, key, holder)
 
             apart.transaction(work)
         self._is_kept = is_whole
+        self._is_build_ended = True
 
     def _keep_from_collection(self, pack: ReadyPack) -> None:
         """Record a pack before it is stored, so that it is collected some time after its last URL and not before.
@@ -336,7 +337,7 @@ class _Asked:
                 for pack in packs:
                     if pack.content is None:
                         fetch_packs.use_fetch_pack(apart, pack.mpack_id, pack.size_bytes)
-                fetch_plans.add_plan(apart, self._key, self._repo_id, packs)
+                fetch_plans.add_plans(apart, [self._key], self._repo_id, packs)
 
             apart.transaction(work)
 
@@ -422,8 +423,12 @@ def _found(hub: Hub, db: Database, key: str) -> Sequence[ReadyPack] | None:
 
 
 @contextmanager
-def _single_flight(hub: Hub, db: Database, repo_id: str, key: str, holder: str) -> Iterator[Sequence[ReadyPack] | None]:
+def _single_flight(
+    hub: Hub, db: Database, repo_id: str, key: str, holder: str, is_ended: Callable[[], bool]
+) -> Iterator[Sequence[ReadyPack] | None]:
     """Give the packs of a plan where somebody has made them, after waiting for whoever is at it; None: make them.
+
+    Who makes them may let go of the lease with what makes them known; `is_ended` says whether that was done.
 
     Whoever is at it holds a lease in the database, so it does not matter which process or machine that is; where it
     lapses, the next one that waits takes over (ATTACKS S91, R24).
@@ -453,7 +458,7 @@ def _single_flight(hub: Hub, db: Database, repo_id: str, key: str, holder: str) 
                 code="building",
                 retry_after=retry_after,
             )
-        reached("fetch.waits")
+        reached("waiting.looked")
         time.sleep(pause)
         pause = min(2 * pause, _LAST_LOOK)
         # What another process commits is seen by the next statement: this unit of work only reads.
@@ -465,6 +470,7 @@ def _single_flight(hub: Hub, db: Database, repo_id: str, key: str, holder: str) 
         # Whoever was at it may have ended between the look and the lease.
         yield _found(hub, db, key)
     finally:
-        with db.apart() as apart:
-            fetch_plans.end_build(apart, key, holder)
-            apart.commit()
+        if not is_ended():
+            with db.apart() as apart:
+                fetch_plans.end_build(apart, key, holder)
+                apart.commit()

@@ -95,8 +95,8 @@ def note_use(db: Database, plan_key: str, packs: Iterable[ReadyPack]) -> bool:
     return kept == len(stored) and noted > 0
 
 
-def add_plan(db: Database, plan_key: str, repo_id: str, packs: Sequence[ReadyPack]) -> None:
-    """Record a ready answer, unless there is one of that key."""
+def add_plans(db: Database, plan_keys: Iterable[str], repo_id: str, packs: Sequence[ReadyPack]) -> None:
+    """Record a ready answer under each of its keys, unless there is one of that key."""
     db.insert_new(
         MusehubFetchPlan,
         [
@@ -107,6 +107,7 @@ def add_plan(db: Database, plan_key: str, repo_id: str, packs: Sequence[ReadyPac
                 "pack_count": len(packs),
                 **pack._asdict(),
             }
+            for plan_key in plan_keys
             for position, pack in enumerate(packs)
         ],
     )

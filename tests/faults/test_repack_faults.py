@@ -137,7 +137,7 @@ def test_r24_who_waits_takes_over_when_the_maker_of_an_mpack_is_killed(lab: Labo
         maker = threads.submit(first.muse.fetch, REPO, [head])
         rule.wait()
         assert lab.count("musehub_build") == 1
-        waits = lab.control.at("fetch.waits", "hold")
+        waits = lab.control.at("waiting.looked", "hold")
         waiting = threads.submit(Muse(second.origin).fetch, REPO, [head])
         # Its own rule holds the maker still, so that whoever waits for it does so before it dies.
         waits.wait()
