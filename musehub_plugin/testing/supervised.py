@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import shutil
 import signal
 import socket
@@ -19,6 +20,8 @@ from typing import Any
 
 # A busy machine is slow to start a server; one that cannot start is found out by this alone.
 _READY_SECONDS = 90.0
+# The name of a socket has 103 bytes on some systems; "/musehub-postgresql-12345678/.s.PGSQL.5432" are 42 of them.
+_LONGEST_FOLDER = 60
 _GUARD = Path(__file__).with_name("guard.py")
 
 
@@ -40,7 +43,7 @@ class Service:
     def __init__(self, name: str) -> None:
         self.name = name
         self.url = ""
-        self.directory = Path(tempfile.mkdtemp(prefix=f"musehub-{name}-"))
+        self.directory = Path(tempfile.mkdtemp(prefix=f"musehub-{name}-", dir=_temporary_folder()))
         self._launch: Callable[[Service], None] = lambda service: None
         self._reserved = contextlib.ExitStack()
         # -I -S: no site-packages and no environment to wait for.
@@ -129,6 +132,12 @@ class Service:
         pipe.flush()
         if answers.readline() != "done\n":
             raise ServiceFailed(f"{self.name}: its guard failed\n{self.log_tail()}")
+
+
+def _temporary_folder() -> str:
+    """Return where temporary files go, or /tmp where that is too long for what lies in it to be a Unix socket."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) <= _LONGEST_FOLDER else "/tmp"  # noqa: S108 - a folder of its own is made
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def test_postgresql_sorts_text_by_code_point_on_every_machine(musehub_postgres_u
 
 def test_redis_answers(musehub_redis_url: str) -> None:
     with redis.Redis.from_url(musehub_redis_url) as connection:
+        assert connection.ping() is True
+
+
+def test_a_server_s_socket_has_a_name_that_is_short_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("a long name " * 10)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with services.redis_service() as service, redis.Redis.from_url(service.url) as connection:
         assert connection.ping() is True
 
 
