@@ -154,7 +154,7 @@ class Client(threading.Thread):
         before = head = self._head(repo, branch)
         history = History(self._copies[repo])
         for _ in range(self._chance.randint(1, 4)):
-            head = next(iter(history.node(head).parent_ids), head)
+            head = next(iter(map(history.commit_id, history.parents(history.number(head)))), head)
         self._copies[repo].set_branch(branch, self._commit(repo, [head], branch))
         self._push_own(repo, branch, force=True)
         self._dropped.append((repo, branch, before))

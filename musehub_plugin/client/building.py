@@ -17,6 +17,7 @@ from musehub_plugin.client.progress import Progress
 from musehub_plugin.client.record import wire_from_record
 from musehub_plugin.client.workdir import Workdir
 from musehub_plugin.mpack import MPackError, MPackReader, MPackWriter, PackSummary
+from musehub_plugin.mpack.digests import DigestTable
 
 if TYPE_CHECKING:
     from musehub_plugin.client.scratch import ScratchTable
@@ -77,12 +78,15 @@ def _ready(workdir: Workdir, commits: Sequence[str]) -> BuiltMPack | None:
     for pack in workdir.packs:
         if pack.index.count("commits") != len(commits) or not all(pack.index.has("commits", each) for each in commits):
             continue
-        snapshots = {_snapshot_id(workdir, each) for each in commits}
-        if pack.index.count("snapshots") != len(snapshots):
+        snapshots = DigestTable()
+        for each in commits:
+            snapshots.number(ids.to_digest(_snapshot_id(workdir, each)))
+        if pack.index.count("snapshots") != snapshots.count:
             continue
+        snapshot_ids = (ids.from_digest(snapshots[number]) for number in range(snapshots.count))
         try:
             reader = pack.reader()
-            if any(reader.outside_objects()) or not all(pack.index.has("snapshots", each) for each in snapshots):
+            if any(reader.outside_objects()) or not all(pack.index.has("snapshots", each) for each in snapshot_ids):
                 continue
         except MPackError as error:
             raise pack.damaged(error) from None
@@ -123,32 +127,38 @@ def whole_mpack(workdir: Workdir, source: Path) -> Iterator[BuiltMPack]:
 
 
 def _write(workdir: Workdir, history: History, commits: Sequence[str], writer: MPackWriter, progress: Progress) -> None:
-    sent = set(commits)
-    edge = {parent for commit_id in commits for parent in history.node(commit_id).parent_ids if parent not in sent}
-    snapshots = list(dict.fromkeys(_snapshot_id(workdir, commit_id) for commit_id in commits))
-    known = {_snapshot_id(workdir, commit_id) for commit_id in edge}
-    snapshots = [snapshot_id for snapshot_id in snapshots if snapshot_id not in known]
-    # Out of a pack they come in its order; going back and forth in one costs a pass over it each time.
-    snapshots.sort(key=partial(workdir.packs.place, "snapshots"))
     # Here and not above: most commands build no mpack.
     from musehub_plugin.client.scratch import ScratchTable
 
-    with ScratchTable(workdir.temp_path()) as blobs:
-        _place_blobs(workdir, snapshots, known, blobs)
+    known = {_snapshot_id(workdir, commit_id) for commit_id in history.edge(commits)}
+    with ScratchTable(workdir.temp_path()) as snapshots, ScratchTable(workdir.temp_path()) as blobs:
+        # Out of a pack they come in its order; going back and forth in one costs a pass over it each time.
+        snapshots.place(
+            _place(workdir, _snapshot_id(workdir, commit_id), sequence) for sequence, commit_id in enumerate(commits)
+        )
+        snapshots.drop(set(map(ids.to_digest, known)))
+        _place_blobs(workdir, map(ids.from_digest, snapshots.in_order()), known, blobs)
         for done, object_id in enumerate(map(ids.from_digest, blobs.in_order()), 1):
             with workdir.open_blob(object_id) as file:
                 size = workdir.blob_size(object_id)
                 writer.add_blob_stream(object_id, size, iter(partial(file.read, _CHUNK), b""))
             progress("packing blobs", done, None)
-    for done, snapshot_id in enumerate(snapshots, 1):
-        writer.add_snapshot(snapshot_id, workdir.read_snapshot(snapshot_id))
-        progress("packing snapshots", done, len(snapshots))
+        total = len(snapshots)
+        for done, snapshot_id in enumerate(map(ids.from_digest, snapshots.in_order()), 1):
+            writer.add_snapshot(snapshot_id, workdir.read_snapshot(snapshot_id))
+            progress("packing snapshots", done, total)
     for done, commit_id in enumerate(commits, 1):
         writer.add_commit(wire_from_record(workdir.read_commit(commit_id), repo_id=workdir.repo_id))
         progress("packing commits", done, len(commits))
 
 
-def _place_blobs(workdir: Workdir, snapshots: Sequence[str], known: Iterable[str], blobs: ScratchTable) -> None:
+def _place(workdir: Workdir, snapshot_id: str, sequence: int) -> tuple[bytes, str, int]:
+    """Return a row for a snapshot that sorts as it is read fastest: those in no pack first, in the order of history."""
+    number, ordinal = workdir.packs.place("snapshots", snapshot_id) or ("", sequence)
+    return ids.to_digest(snapshot_id), f"{number:>9}", ordinal
+
+
+def _place_blobs(workdir: Workdir, snapshots: Iterable[str], known: Iterable[str], blobs: ScratchTable) -> None:
     """Note where those blobs of snapshots are that no known one has."""
     known = sorted(known, key=partial(workdir.packs.place, "snapshots"))
     # Only what changed from one to the next is looked at: of a big tree that is little.

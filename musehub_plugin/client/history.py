@@ -8,24 +8,20 @@ pack than were needed, never one less.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import overload
 
+from musehub_plugin import ids
 from musehub_plugin.client.record import record_parents
 from musehub_plugin.client.workdir import Workdir
-
-
-class CommitNode(NamedTuple):
-    """What a walk needs of a commit; ids with prefix."""
-
-    parent_ids: tuple[str, ...]
-    committed_at: str
+from musehub_plugin.mpack.digests import DigestTable
 
 
 class History:
-    """The commits of a working copy, read when they are needed and then kept.
+    """The commits of a working copy, read when they are needed, and then kept by number, in some 70 bytes each.
 
     Args:
         workdir: the working copy.
@@ -33,22 +29,60 @@ class History:
 
     def __init__(self, workdir: Workdir) -> None:
         self._workdir = workdir
-        self._nodes: dict[str, CommitNode] = {}
+        self._table = DigestTable()
+        # Of each commit: where its parents begin, as far as it was read, how many they are, and its age.
+        self._starts = array("q")
+        self._counts = array("I")
+        self._ages = array("d")
+        self._parents = array("I")
 
-    def node(self, commit_id: str) -> CommitNode:
-        """Return a commit's parents and date.
+    def __len__(self) -> int:
+        """Return how many commits have numbers: those that were asked about, and the parents of those read."""
+        return self._table.count
+
+    def number(self, commit_id: str) -> int:
+        """Return a commit's number; one that has none yet gets the next."""
+        number = self._table.number(ids.to_digest(commit_id))
+        if number == len(self._starts):
+            self._starts.append(-1)
+            self._counts.append(0)
+            self._ages.append(0.0)
+        return number
+
+    def commit_id(self, number: int) -> str:
+        """Return the id of the commit that has a number."""
+        return ids.from_digest(self._table[number])
+
+    def parents(self, number: int) -> Sequence[int]:
+        """Return the numbers of a commit's parents.
 
         Raises:
             WorkdirError: the commit is not there, or is damaged.
         """
-        node = self._nodes.get(commit_id)
-        if node is None:
-            record = self._workdir.read_commit(commit_id)
-            node = CommitNode(tuple(record_parents(record)), record["committed_at"])
-            self._nodes[commit_id] = node
-        return node
+        self._read(number)
+        start = self._starts[number]
+        return self._parents[start : start + self._counts[number]]
 
-    def missing(self, heads: Iterable[str], held: Iterable[str]) -> list[str]:
+    def age(self, number: int) -> float:
+        """Return what is smaller for commits of later dates.
+
+        Raises:
+            WorkdirError: as `parents`.
+        """
+        self._read(number)
+        return self._ages[number]
+
+    def _read(self, number: int) -> None:
+        if self._starts[number] >= 0:
+            return
+        record = self._workdir.read_commit(self.commit_id(number))
+        parents = [self.number(parent) for parent in record_parents(record)]
+        self._starts[number] = len(self._parents)
+        self._counts[number] = len(parents)
+        self._parents.extend(parents)
+        self._ages[number] = _age(record["committed_at"])
+
+    def missing(self, heads: Iterable[str], held: Iterable[str]) -> Sequence[str]:
         """Return the commits that `heads` reach and `held` do not, parents before children.
 
         Args:
@@ -61,10 +95,21 @@ class History:
         wanted = list(heads)
         for commit_id in wanted:
             walk.add(commit_id)
-        lacking = {commit_id for commit_id in walk if not walk.is_common(commit_id)}
+        passed = array("I", (self.number(commit_id) for commit_id in walk))
         # The other side's may have turned out to be so after they were passed.
-        lacking = {commit_id for commit_id in lacking if not walk.is_common(commit_id)}
-        return self._parents_first(wanted, lacking)
+        lacking = bytearray(len(self))
+        for number in passed:
+            lacking[number] = not walk.is_common(self.commit_id(number))
+        return _Commits(self, self._parents_first([self.number(head) for head in wanted], lacking))
+
+    def edge(self, commits: Iterable[str]) -> set[str]:
+        """Return those parents of commits that are not among them."""
+        numbers = array("I", map(self.number, commits))
+        among = bytearray(len(self))
+        for number in numbers:
+            among[number] = True
+        beyond = {parent for number in numbers for parent in self.parents(number) if not among[parent]}
+        return set(map(self.commit_id, beyond))
 
     def is_ancestor(self, commit_id: str, descendant: str) -> bool:
         """Say whether a commit is reached from `descendant`, or is it."""
@@ -72,26 +117,48 @@ class History:
         walk.add(descendant)
         return any(passed == commit_id for passed in walk)
 
-    def _parents_first(self, heads: Iterable[str], within: set[str]) -> list[str]:
-        ordered: list[str] = []
-        placed: set[str] = set()
-        stack = [(head, False) for head in heads if head in within]
+    def _parents_first(self, heads: Sequence[int], within: bytearray) -> array[int]:
+        ordered = array("I")
+        placed = bytearray(len(within))
+        stack = [(head, False) for head in heads if within[head]]
         stack.reverse()
         while stack:
-            commit_id, parents_done = stack.pop()
-            if commit_id in placed:
+            number, parents_done = stack.pop()
+            if placed[number]:
                 continue
             if parents_done:
-                placed.add(commit_id)
-                ordered.append(commit_id)
+                placed[number] = True
+                ordered.append(number)
                 continue
-            stack.append((commit_id, True))
+            stack.append((number, True))
             stack += [
                 (parent, False)
-                for parent in reversed(self.node(commit_id).parent_ids)
-                if parent in within and parent not in placed
+                for parent in reversed(self.parents(number))
+                if parent < len(within) and within[parent] and not placed[parent]
             ]
         return ordered
+
+
+class _Commits(Sequence[str]):
+    """Commits of a history, in an order."""
+
+    def __init__(self, history: History, numbers: array[int]) -> None:
+        self._history = history
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[str]: ...
+
+    def __getitem__(self, at: int | slice) -> str | Sequence[str]:
+        if isinstance(at, slice):
+            return _Commits(self._history, self._numbers[at])
+        return self._history.commit_id(self._numbers[at])
 
 
 class Walk:
@@ -105,10 +172,11 @@ class Walk:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._queue: list[tuple[float, str]] = []
-        self._open: set[str] = set()
-        self._seen: set[str] = set()
-        self._common: set[str] = set()
+        self._queue: list[tuple[float, int]] = []
+        self._open: set[int] = set()
+        # By number; what lies beyond their ends is neither.
+        self._seen = bytearray()
+        self._common = bytearray()
 
     def add(self, commit_id: str, *, common: bool = False) -> None:
         """Start from a commit too.
@@ -117,39 +185,59 @@ class Walk:
             commit_id: the commit.
             common: the other side has it, with all that it reaches.
         """
+        self._add(self._history.number(commit_id), common=common)
+
+    def _add(self, number: int, *, common: bool) -> None:
         if common:
-            self.paint(commit_id)
-        if commit_id not in self._seen:
-            self._seen.add(commit_id)
-            heappush(self._queue, (_age(self._history.node(commit_id).committed_at), commit_id))
-            if commit_id not in self._common:
-                self._open.add(commit_id)
+            self._paint(number)
+        self._reach(number)
+        if not self._seen[number]:
+            age = self._history.age(number)
+            self._seen[number] = True
+            heappush(self._queue, (age, number))
+            if not self._common[number]:
+                self._open.add(number)
 
     def paint(self, commit_id: str) -> None:
         """Note that the other side has a commit, and so what the walk has seen of its past."""
-        stack = [commit_id]
+        self._paint(self._history.number(commit_id))
+
+    def _paint(self, number: int) -> None:
+        stack = [number]
         while stack:
             painted = stack.pop()
-            if painted in self._common:
+            self._reach(painted)
+            if self._common[painted]:
                 continue
-            self._common.add(painted)
+            self._common[painted] = True
             self._open.discard(painted)
             # Those that the walk has not come to yet inherit it when it does.
-            stack += [parent for parent in self._history.node(painted).parent_ids if parent in self._seen]
+            parents = self._history.parents(painted)
+            stack += [parent for parent in parents if parent < len(self._seen) and self._seen[parent]]
 
     def is_common(self, commit_id: str) -> bool:
         """Say whether a commit is known to be on the other side."""
-        return commit_id in self._common
+        return self._is_common(self._history.number(commit_id))
+
+    def _is_common(self, number: int) -> bool:
+        return number < len(self._common) and bool(self._common[number])
+
+    def _reach(self, number: int) -> None:
+        """Have a place for a commit."""
+        if number >= len(self._seen):
+            more = bytes(max(number + 1, len(self._history), 2 * len(self._seen)) - len(self._seen))
+            self._seen += more
+            self._common += more
 
     def __iter__(self) -> Iterator[str]:
         # What is painted matters as long as something is open that it may reach.
         while self._open and self._queue:
-            _, commit_id = heappop(self._queue)
-            self._open.discard(commit_id)
-            yield commit_id
-            common = commit_id in self._common
-            for parent in self._history.node(commit_id).parent_ids:
-                self.add(parent, common=common)
+            _, number = heappop(self._queue)
+            self._open.discard(number)
+            yield self._history.commit_id(number)
+            common = self._is_common(number)
+            for parent in self._history.parents(number):
+                self._add(parent, common=common)
 
 
 def _age(committed_at: str) -> float:
