@@ -80,6 +80,7 @@ class Commands:
 def _serve() -> None:
     # Everything that a command loads when it runs, so that loading it is no step.
     import encodings.idna  # noqa: F401 - loaded for the forks
+    import tomllib  # noqa: F401 - loaded for the forks
     import urllib.request  # noqa: F401 - loaded for the forks
 
     import musehub_plugin.client as client

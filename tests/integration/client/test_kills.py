@@ -105,11 +105,15 @@ def test_a_push_that_is_killed_is_ended_by_the_same_command(
     live_hub: LiveHub, imported: Workdir, commands: Commands, tmp_path: Path
 ) -> None:
     url = live_hub.add_repo("trial")
-    for step in moments(commands, "push", KILLS, "push", "--all", "--set", url, cwd=imported.root):
+    shutil.copytree(imported.root, tmp_path / "trial")
+    for step in moments(commands, "push", KILLS, "push", "--all", "--set", url, cwd=tmp_path / "trial"):
         url = live_hub.add_repo(f"engine-{step}")
-        assert commands.run("push", "--all", "--set", url, cwd=imported.root, kill_at=step).code == SIGKILL
-        require_whole(imported.root)
-        again = commands.run("push", "--all", "--set", url, cwd=imported.root)
+        # From the same state each time: a second push writes down less of where the branches are, and ends sooner.
+        copy = tmp_path / f"copy-{step}"
+        shutil.copytree(imported.root, copy)
+        assert commands.run("push", "--all", "--set", url, cwd=copy, kill_at=step).code == SIGKILL
+        require_whole(copy)
+        again = commands.run("push", "--all", "--set", url, cwd=copy)
         assert again.code == 0, (step, again.output)
         assert live_hub.transport(url).get("refs")["branch_heads"] == imported.branches()
 
