@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 from weakref import WeakSet
 
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy import ARRAY, Column, ColumnElement, Dialect, Engine, Select, any_, bindparam
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.exc import OperationalError
@@ -132,14 +133,19 @@ class Question:
             pooled.close()
             raise
         db.give_connection_back(pooled)
+        if found is None:
+            return None
         ways = prepared.results
         return [
             tuple(value if way is None else way(value) for value, way in zip(row, ways, strict=True)) for row in found
         ]
 
 
-def _answer(pooled: PoolProxiedConnection, prepared: _Prepared, given: Sequence[Any]) -> list[tuple[Any, ...]]:
+def _answer(pooled: PoolProxiedConnection, prepared: _Prepared, given: Sequence[Any]) -> list[tuple[Any, ...]] | None:
+    """Return the rows; None where a transaction is open, as after a host's own `SET` on a new connection."""
     connection: Any = pooled.dbapi_connection
+    if connection.info.transaction_status != TRANSACTION_STATUS_IDLE:
+        return None
     was = connection.autocommit
     connection.autocommit = True
     with connection.cursor() as cursor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.pool import NullPool
 
 from musehub_plugin.store.repos import find_repo
@@ -121,3 +121,20 @@ def test_a_table_that_has_changed_since_is_read_as_it_is_now(
             session.rollback()
             with engine.begin() as connection:
                 connection.execute(text("ALTER TABLE musehub_repo ALTER visibility TYPE varchar(32)"))
+
+
+def test_a_connection_that_a_host_left_in_a_transaction_is_not_dropped(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        engine: Any = session.get_bind()
+        engine.dispose()
+        made: list[object] = []
+
+        def prepare(connection: Any, _: object) -> None:
+            made.append(connection)
+            connection.cursor().execute("SET application_name = 'a host'")
+
+        event.listen(engine, "connect", prepare)
+        for _ in range(3):
+            assert finds(Database(session), "songs")
+            session.rollback()
+        assert len(made) == 1
