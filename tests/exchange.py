@@ -21,6 +21,17 @@ from musehub_plugin.testing.apps import client_for
 JSON = "application/json"
 MSGPACK = "application/x-msgpack"
 OPS_PREFIX = "/-/musehub/"
+FETCH_MEMBERS = {
+    "mpack_url",
+    "mpack_id",
+    "commit_count",
+    "snapshot_count",
+    "blob_count",
+    "object_count",
+    "size_bytes",
+    "expires_at",
+}
+"""What the contract says that an answer to a fetch has."""
 
 
 @dataclass(frozen=True)

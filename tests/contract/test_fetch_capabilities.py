@@ -13,19 +13,9 @@ from musehub_plugin.repack import repack
 from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History
 from tests.environment import HubEnvironment
-from tests.exchange import MSGPACK, Caller
+from tests.exchange import FETCH_MEMBERS, MSGPACK, Caller
 
 REPO = "alice/songs"
-CONTRACT = {
-    "mpack_url",
-    "mpack_id",
-    "commit_count",
-    "snapshot_count",
-    "blob_count",
-    "object_count",
-    "size_bytes",
-    "expires_at",
-}
 ALL = ("inline", "mpacks", "thin")
 
 
@@ -52,7 +42,7 @@ def made(hub: HubEnvironment) -> list[str]:
 
 def test_without_capabilities_an_answer_has_the_contract_s_members_alone(hub: HubEnvironment, made: list[str]) -> None:
     for have in ([], made[:1], made[3:]):
-        assert hub.caller().fetch(REPO, [made[3]], have).get_json().keys() == CONTRACT
+        assert hub.caller().fetch(REPO, [made[3]], have).get_json().keys() == FETCH_MEMBERS
 
 
 def test_without_capabilities_an_answer_is_one_url(hub: HubEnvironment, made: list[str]) -> None:
@@ -64,13 +54,13 @@ def test_without_capabilities_an_answer_is_one_url(hub: HubEnvironment, made: li
 
 def test_nothing_new_has_the_contract_s_members_whatever_is_offered(hub: HubEnvironment, made: list[str]) -> None:
     answer = hub.caller().fetch(REPO, [made[3]], [made[3]], ALL).get_json()
-    assert answer.keys() == CONTRACT
+    assert answer.keys() == FETCH_MEMBERS
     assert (answer["mpack_url"], answer["mpack_id"], answer["size_bytes"]) == (None, None, 0)
 
 
 def test_a_small_pack_in_a_json_answer_is_base64_text(hub: HubEnvironment, made: list[str]) -> None:
     answer = hub.caller().fetch(REPO, [made[3]], made[:1], ["inline"]).get_json()
-    assert answer.keys() == CONTRACT | {"mpack"}
+    assert answer.keys() == FETCH_MEMBERS | {"mpack"}
     data = base64.b64decode(answer["mpack"], validate=True)
     assert answer["mpack_url"] is None
     assert (ids.blob_id(data), len(data)) == (answer["mpack_id"], answer["size_bytes"])
@@ -86,13 +76,13 @@ def test_a_small_pack_in_a_msgpack_answer_is_bytes(hub: HubEnvironment, made: li
 def test_a_pack_over_the_limit_comes_by_url_although_inline_is_offered(hub: HubEnvironment, made: list[str]) -> None:
     app = hub.make_app(MUSEHUB_FETCH_INLINE=10)
     answer = Caller(app).fetch(REPO, [made[3]], made[:1], ["inline"]).get_json()
-    assert answer.keys() == CONTRACT
+    assert answer.keys() == FETCH_MEMBERS
     assert answer["mpack_url"] is not None
 
 
 def test_several_packs_are_listed_with_their_totals(hub: HubEnvironment, made: list[str]) -> None:
     answer = hub.caller().fetch(REPO, [made[3]], [], ["mpacks"]).get_json()
-    assert answer.keys() == CONTRACT | {"mpacks"}
+    assert answer.keys() == FETCH_MEMBERS | {"mpacks"}
     assert (answer["mpack_url"], answer["mpack_id"]) == (None, None)
     assert [each.keys() for each in answer["mpacks"]] == [{"id", "url", "size_bytes"}] * 2
     assert answer["size_bytes"] == sum(each["size_bytes"] for each in answer["mpacks"])
@@ -107,7 +97,7 @@ def test_one_of_several_packs_may_be_in_the_answer(hub: HubEnvironment, made: li
 def test_where_one_pack_suffices_mpacks_changes_nothing(hub: HubEnvironment, made: list[str]) -> None:
     plain = hub.caller().fetch(REPO, [made[3]], made[:1]).get_json()
     offered = hub.caller().fetch(REPO, [made[3]], made[:1], ["mpacks"]).get_json()
-    assert offered.keys() == CONTRACT
+    assert offered.keys() == FETCH_MEMBERS
     assert offered["mpack_id"] == plain["mpack_id"]
 
 
@@ -125,4 +115,4 @@ def test_thin_without_a_have_is_the_plain_pack(hub: HubEnvironment, made: list[s
 def test_a_capability_that_nobody_knows_is_no_error(hub: HubEnvironment, made: list[str]) -> None:
     answer = hub.caller().fetch(REPO, [made[3]], made[:1], ["teleport"])
     assert answer.status_code == 200
-    assert answer.get_json().keys() == CONTRACT
+    assert answer.get_json().keys() == FETCH_MEMBERS
