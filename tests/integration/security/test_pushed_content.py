@@ -1,4 +1,4 @@
-"""Attacks by what is in a push, and on what became of it: S77 to S82, and S37, through HTTP."""
+"""Attacks by what is in a push, and on what became of it: S77 to S82, S84, and S37, through HTTP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, update
 
 from musehub_plugin import ids
-from musehub_plugin.models import MusehubCommitGraph, MusehubMPackIndex
+from musehub_plugin.models import MusehubCommitGraph, MusehubMPackIndex, MusehubSnapshot
 from musehub_plugin.mpack import BaseBlob, Limits, MPackWriter, build_wire_mpack, parse_wire_mpack
 from musehub_plugin.testing import History
 from tests.effort import effort
@@ -452,6 +452,44 @@ def test_s82_a_damaged_mpack_is_refused_whatever_the_damage(hub: HubEnvironment,
     assert answer.status_code in {200, 413, 422}
     if answer.status_code != 200:
         assert_nothing_written(hub, before)
+
+
+# S84
+
+FORGED = "\x1b[31mred\x1b[0m \u202egnorw\u202c\r\n2026-01-01 ERROR forged\x07"
+
+
+def forged(history: History) -> str:
+    """Add a commit that has as much of `FORGED` everywhere as is accepted there."""
+    return history.commit({FORGED.replace("\r\n", "\t"): b"1"}, message=FORGED, author=FORGED)
+
+
+def test_s84_control_characters_come_back_as_they_were_pushed(hub: HubEnvironment) -> None:
+    hub.create_repo(REPO)
+    history = History()
+    tip = forged(history)
+    assert hub.caller("alice").push(REPO, history.pack(), tip).status_code == 200
+    pulled = hub.caller().pull(REPO, [tip])
+    assert (pulled.commits[tip]["message"], pulled.commits[tip]["author"]) == (FORGED, FORGED)
+    assert list(next(iter(pulled.snapshots.values()))) == [FORGED.replace("\r\n", "\t")]
+
+
+def test_s84_no_log_line_has_what_a_push_calls_things(hub: HubEnvironment, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", logger="musehub_plugin")
+    hub.create_repo(REPO)
+    history = History()
+    tip = forged(history)
+    alice = hub.caller("alice")
+    assert alice.push(REPO, history.pack(), tip).status_code == 200
+    assert alice.push(REPO, history.pack(), tip, branch=FORGED).status_code == 422
+    with hub.session() as session:
+        session.execute(delete(MusehubSnapshot))
+        session.commit()
+    # Damage is what is logged with most words.
+    assert hub.caller().fetch(REPO, [tip]).status_code == 500
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("musehub_plugin")]
+    assert lines
+    assert not [line for line in lines if set(line) & {"\x1b", "\u202e", "\r", "\n", "\x07"}]
 
 
 # S37
