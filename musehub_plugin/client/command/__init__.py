@@ -8,6 +8,7 @@ the shell answer before an HTTP client could be loaded.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -28,6 +29,13 @@ def main() -> None:
         # A full disk, missing permissions: the system's own words, and the file that they are about.
         about = f": {error.filename}" if error.filename else ""
         _fail(printable(f"{error.strerror or error}{about}"))
+    except SystemExit as done:
+        if done.code:
+            raise
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        # Everything is closed. To take modules and records apart one by one costs a clone 40 to 70 ms more.
+        os._exit(0)
 
 
 def _fail(text: str) -> None:
