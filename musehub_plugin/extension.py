@@ -21,12 +21,12 @@ from musehub_plugin.config import Settings, make_settings
 from musehub_plugin.errors import ConfigError
 from musehub_plugin.framecache import FrameCache
 from musehub_plugin.history import GraphCache
-from musehub_plugin.hub import EXTENSION_KEY, Hub
+from musehub_plugin.hub import EXTENSION_KEY, Hub, current_hub
 from musehub_plugin.metrics import count_signals
 from musehub_plugin.storage import FileStorage, UrlSigner, make_storage
 from musehub_plugin.store.host_migrations import protect_from_autogenerate
 from musehub_plugin.store.repos import find_repo
-from musehub_plugin.store.session import Database, make_sqlite_patient
+from musehub_plugin.store.session import make_sqlite_patient
 from musehub_plugin.web.blueprint import (
     BLUEPRINT_NAME,
     MWP_BLUEPRINT_NAME,
@@ -120,7 +120,7 @@ class MuseHub:
             prefix=f"{settings.ops_prefix}/storage",
         )
         storage = make_storage(settings, signer)
-        access = Access(self._hooks, lambda owner, slug: find_repo(Database(database.session), owner, slug))
+        access = Access(self._hooks, lambda owner, slug: find_repo(current_hub().database(), owner, slug))
         app.extensions[EXTENSION_KEY] = Hub(
             settings,
             database,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from flask import Flask, current_app
+from flask import Flask, current_app, g
 from flask_sqlalchemy import SQLAlchemy
 
 from musehub_plugin.access import Access, Hooks
@@ -18,6 +18,7 @@ from musehub_plugin.storage.signing import UrlSigner
 from musehub_plugin.store.session import Database
 
 EXTENSION_KEY = "musehub"
+_DATABASE = "_musehub_database"
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,12 @@ class Hub:
     answers: AnswerCache
 
     def database(self) -> Database:
-        """Return a unit of work on the host's session of the current app context."""
-        return Database(self.sqlalchemy.session)
+        """Return the unit of work on the host's session of the current app context."""
+        database: Database | None = g.get(_DATABASE)
+        if database is None:
+            database = Database(self.sqlalchemy.session)
+            setattr(g, _DATABASE, database)
+        return database
 
 
 def current_hub() -> Hub:

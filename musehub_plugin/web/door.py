@@ -100,6 +100,20 @@ def enter_with_file(owner: str, slug: str, action: Action, limit: int) -> Iterat
         yield call, file
 
 
+@contextmanager
+def one_connection() -> Iterator[None]:
+    """Ask what a request needs to know on one connection, from who may to what for: the pool looks after it once.
+
+    A host's own policy comes between the two, and may need a connection of the same pool, which may have no second one.
+    """
+    hub = current_hub()
+    if hub.hooks.policy is not None:
+        yield
+        return
+    with hub.database().questions():
+        yield
+
+
 def _admit(hub: Hub, owner: str, slug: str, action: Action, body_refusal: HubError | None) -> Call:
     identity = hub.access.identify(request)
     repo = hub.access.require(identity, owner, slug, action)

@@ -14,7 +14,7 @@ from musehub_plugin.fetch import BuildByJob, FetchAnswer, fetch
 from musehub_plugin.hub import current_app_object, current_hub
 from musehub_plugin.jobs.queue import rearm, request_build
 from musehub_plugin.signals import fetched
-from musehub_plugin.web.door import Call, enter
+from musehub_plugin.web.door import Call, enter, one_connection
 from musehub_plugin.web.fields import fetch_schema
 from musehub_plugin.web.negotiation import encode_response
 
@@ -26,16 +26,17 @@ def post_fetch(owner: str, slug: str) -> Response:
     """Answer with the URL of an mpack of what the caller lacks (the contract's section 2)."""
     settings = current_hub().settings
     schema = fetch_schema(max_wants=settings.max_wants, max_haves=settings.max_haves)
-    call = enter(owner, slug, "read", schema)
-    with rearming(call):
-        answer = fetch(
-            call.hub,
-            call.db,
-            call.repo_id,
-            call.fields["want"],
-            call.fields["have"],
-            call.fields["capabilities"],
-        )
+    with one_connection():
+        call = enter(owner, slug, "read", schema)
+        with rearming(call):
+            answer = fetch(
+                call.hub,
+                call.db,
+                call.repo_id,
+                call.fields["want"],
+                call.fields["have"],
+                call.fields["capabilities"],
+            )
     fetched.send(current_app_object(), repo=call.repo, identity=call.identity, answer=answer)
     return encode_response(_members(answer), request.headers.get("Accept"))
 

@@ -8,16 +8,18 @@ from flask import Response, request
 
 from musehub_plugin.hub import current_hub
 from musehub_plugin.refs import negotiate, refs
-from musehub_plugin.web.door import enter
+from musehub_plugin.web.door import enter, one_connection
 from musehub_plugin.web.fields import fetch_schema
 from musehub_plugin.web.negotiation import encode_response
 
 
 def get_refs(owner: str, slug: str) -> Response:
     """Answer with the branches, or 304 where they are those that the caller knows."""
-    call = enter(owner, slug, "read")
+    with one_connection():
+        call = enter(owner, slug, "read")
+        found = refs(call.db, call.repo)
     response = encode_response(
-        asdict(refs(call.db, call.repo)),
+        asdict(found),
         request.headers.get("Accept"),
         # Kept by the caller's own cache alone, and asked about each time: branches move.
         cache_control="private, no-cache",

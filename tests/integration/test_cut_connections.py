@@ -99,3 +99,16 @@ def test_r14_a_pool_that_is_in_use_is_waited_for_once(tmp_path: Path, postgres_c
     held.close()
     hub.close()
     assert (status, waits) == (503, 1)
+
+
+def test_a_hosts_policy_may_ask_the_database_where_the_pool_has_one_connection(
+    tmp_path: Path, postgres_config: dict[str, Any]
+) -> None:
+    options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.1}
+    hub = HubEnvironment("postgresql", tmp_path, {**postgres_config, "SQLALCHEMY_ENGINE_OPTIONS": options})
+    plugin = hub_of(hub.app)
+    plugin.hooks.policy = lambda *_: plugin.sqlalchemy.session.execute(text("SELECT 1")).scalar() == 1
+    hub.create_repo("alice/songs")
+    status = hub.caller().refs("alice/songs").status_code
+    hub.close()
+    assert status == 200
