@@ -14,13 +14,16 @@ from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from musehub_plugin import ids
 from musehub_plugin.client.errors import WorkdirError
 from musehub_plugin.client.manifest import ManifestRows
 from musehub_plugin.client.packs import PackFolder, open_chunks
 from musehub_plugin.client.record import check_record, record_from_wire, render
+
+if TYPE_CHECKING:
+    from musehub_plugin.mpack.wide import WideManifest
 
 _REPAIR = "`musehub fetch --repair` brings it back"
 
@@ -162,8 +165,8 @@ class EntityFiles:
         """Say whether a snapshot is there."""
         return self.has("snapshots", snapshot_id)
 
-    def read_snapshot(self, snapshot_id: str) -> dict[str, str]:
-        """Return a snapshot's manifest.
+    def read_snapshot(self, snapshot_id: str) -> dict[str, str] | WideManifest:
+        """Return a snapshot's manifest; one that is too wide for memory is read from a file, sorted by path.
 
         Raises:
             WorkdirError: it is not there, or is damaged.

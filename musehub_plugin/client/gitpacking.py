@@ -235,7 +235,7 @@ class PackedImport:
             self._result.new_commits += 1
         self._result.merged_commits = self._result.commits - made.count
 
-    def _manifest_of(self, name: str, kept: KeptManifests) -> dict[str, str]:
+    def _manifest_of(self, name: str, kept: KeptManifests) -> Mapping[str, str]:
         """Return the manifest of a commit of this import, or of one before it."""
         entries = kept.get(name)
         if entries is not None:

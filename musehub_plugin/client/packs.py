@@ -11,13 +11,17 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from musehub_plugin import ids
 from musehub_plugin.client.errors import WorkdirError
 from musehub_plugin.client.packindex import IndexBuilder, PackIndex
 from musehub_plugin.mpack import MPackError, MPackReader, SnapshotDelta
+from musehub_plugin.mpack.following import FollowedManifest
 from musehub_plugin.mpack.zstd import ZstdError
+
+if TYPE_CHECKING:
+    from musehub_plugin.mpack.wide import WideManifest
 
 PACKS: Final = "packs"
 # Readers with an open file and up to 32 MiB of decompressed blobs each.
@@ -44,8 +48,8 @@ class Pack:
         self._reader: MPackReader | None = None
         self._deltas: Iterator[SnapshotDelta] | None = None
         self._at = -1
-        self._manifest: dict[str, str] = {}
-        self._window: dict[int, dict[str, str]] = {}
+        self._manifest = FollowedManifest()
+        self._window: dict[int, dict[str, str] | WideManifest] = {}
 
     def __del__(self) -> None:
         # A working copy has no end that somebody must call; its files go with it.
@@ -101,7 +105,7 @@ class Pack:
         if self._index is not None:
             self._index.close()
         self._file = self._reader = self._deltas = None
-        self._at, self._manifest, self._window = -1, {}, {}
+        self._at, self._manifest, self._window = -1, FollowedManifest(), {}
 
     def blob_chunks(self, place: tuple[int, int, int]) -> Iterator[bytes]:
         """Yield the bytes at a place that the index named, in pieces of at most 16 MiB."""
@@ -110,7 +114,7 @@ class Pack:
         except MPackError as error:
             raise self.damaged(error) from None
 
-    def manifest(self, ordinal: int) -> dict[str, str]:
+    def manifest(self, ordinal: int) -> dict[str, str] | WideManifest:
         """Return a manifest; in the order of the ordinals that is cheap, backwards it takes a pass every so often."""
         kept = self._window.get(ordinal)
         if kept is not None:
@@ -118,15 +122,12 @@ class Pack:
         try:
             backwards = self._deltas is not None and ordinal < self._at
             if self._deltas is None or backwards:
-                self._deltas, self._at, self._manifest = self.reader().snapshot_deltas(), -1, {}
+                self._deltas, self._at = self.reader().snapshot_deltas(), -1
+                self._manifest = FollowedManifest(self._temp_folder)
                 self._window.clear()
             while self._at < ordinal:
                 delta = next(self._deltas)
-                if delta.full:
-                    self._manifest = {}
-                for path in delta.removed:
-                    del self._manifest[path]
-                self._manifest.update(delta.changed)
+                self._manifest.follow(delta)
                 self._at += 1
                 # Who goes backwards wants those before this one next.
                 if backwards and self._at > ordinal - max(1, _WINDOW_PATHS // max(1, delta.entry_count)):
@@ -203,8 +204,8 @@ class PackFolder:
                 return place[2], partial(pack.blob_chunks, place)
         return None
 
-    def manifest(self, snapshot_id: str) -> dict[str, str] | None:
-        """Return a snapshot's manifest; None where no pack holds it."""
+    def manifest(self, snapshot_id: str) -> dict[str, str] | WideManifest | None:
+        """Return a snapshot's manifest, as `EntityFiles.read_snapshot` does; None where no pack holds it."""
         for pack in self:
             ordinal = pack.index.ordinal("snapshots", snapshot_id)
             if ordinal is not None:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,7 +103,7 @@ def in_the_way(workdir: Workdir, commit_id: str, *, previous: str | None) -> lis
     ]
 
 
-def _manifests(workdir: Workdir, commit_id: str, previous: str | None) -> tuple[dict[str, str], dict[str, str]]:
+def _manifests(workdir: Workdir, commit_id: str, previous: str | None) -> tuple[Mapping[str, str], Mapping[str, str]]:
     wanted = _manifest(workdir, commit_id)
     problem = unsafe_manifest(wanted)
     if problem is not None:
@@ -111,7 +111,7 @@ def _manifests(workdir: Workdir, commit_id: str, previous: str | None) -> tuple[
     return wanted, _manifest(workdir, previous) if previous is not None else {}
 
 
-def _manifest(workdir: Workdir, commit_id: str) -> dict[str, str]:
+def _manifest(workdir: Workdir, commit_id: str) -> Mapping[str, str]:
     return workdir.read_snapshot(ids.PREFIX + workdir.read_commit(commit_id)["snapshot_id"])
 
 

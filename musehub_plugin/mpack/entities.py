@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,12 +37,15 @@ class SnapshotDelta:
         changed: `{path: object_id}` of what is new or different.
         entry_count: paths in the whole manifest.
         id_is_stored: the pack states the id, which may be false; otherwise it was computed from the manifest.
+        is_wide: the whole manifest is too wide for memory. `changed` may be so too: it is then a mapping that is sorted
+            by path and read from a file.
     """
 
     ordinal: int
     snapshot_id: str
     full: bool
-    removed: list[str]
-    changed: dict[str, str]
+    removed: Collection[str]
+    changed: Mapping[str, str]
     entry_count: int
     id_is_stored: bool
+    is_wide: bool = False

@@ -10,12 +10,17 @@ import hashlib
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice, pairwise
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from musehub_plugin.ids import PREFIX
 from musehub_plugin.mpack.bounded import Columns
 from musehub_plugin.mpack.limits import Limits, MPackError
 from musehub_plugin.mpack.thin import MAX_BASES, Bases
+
+if TYPE_CHECKING:
+    from musehub_plugin.mpack.pages import PageFile, PageHasher
+    from musehub_plugin.mpack.wide import WideManifest, WidePaths, WideRefs
 
 FROM_PREVIOUS = 1
 FROM_OUTSIDE = 2
@@ -26,29 +31,45 @@ BASE_SHIFT = 3
 _MAX_REF = 1 << 40
 _ENTRIES_PER_STATE = 128
 _MAX_CODE = (MAX_BASES << BASE_SHIFT) - 1
+# A manifest of more paths, or of paths of more bytes, is wide: it is in a file. In memory a path takes some 500 bytes
+# where a pack is read, and 1,300 where it is written out as files.
+WIDE_PATHS: Final = 1 << 15
+WIDE_BYTES: Final = 1 << 23
 
 
 class ManifestHasher:
     """Computes the ids of a run of snapshots whose manifests differ little, without sorting each anew.
 
     Entries before the first that changed are not hashed again: the state of the hash is kept after every so many.
+
+    Args:
+        folder: where a file is made of wide manifests; None: where the system has such files.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._wide: WideManifest | None = None
+        self._page_hasher: PageHasher | None = None
         self._entries: dict[str, bytes] = {}
         self._sorted: list[bytes] = []
         self._states: list[hashlib._Hash] = []
         # So many entries, from the first one on, are those that the states have seen.
         self._unchanged = 0
 
-    def change(self, removed: Collection[str], changed: Mapping[str, str], *, full: bool) -> None:
+    def change(
+        self, removed: Collection[str], changed: Mapping[str, str], *, full: bool, is_wide: bool = False
+    ) -> None:
         """Move to the next manifest.
 
         Args:
             removed: paths that it lacks; they are there now.
             changed: `{path: object_id}` that it adds or replaces.
             full: start from the empty manifest.
+            is_wide: it is too wide for memory.
         """
+        if is_wide:
+            self._become_wide(full=full).follow(removed, changed, full=full)
+            return
         entries = ((path, f"{path}\0{object_id[len(PREFIX) :]}".encode()) for path, object_id in changed.items())
         self.change_entries(removed, entries, len(changed), full=full)
 
@@ -63,6 +84,7 @@ class ManifestHasher:
             count: how many these are.
             full: start from the empty manifest.
         """
+        self._wide = self._page_hasher = None
         entries, in_order, unchanged = self._entries, self._sorted, self._unchanged
         if full:
             entries.clear()
@@ -91,8 +113,23 @@ class ManifestHasher:
             unchanged = min(unchanged, at)
         self._unchanged = unchanged
 
+    def _become_wide(self, *, full: bool) -> WideManifest:
+        """Return the manifest in a file that is hashed from now on; `full`: what it has does not matter."""
+        if self._wide is None:
+            # Here and not above: hardly any manifest is wide.
+            from musehub_plugin.mpack.pages import PageFile, PageHasher
+            from musehub_plugin.mpack.wide import WideManifest
+
+            entries = {} if full else {path: PREFIX + entry[-64:].decode() for path, entry in self._entries.items()}
+            self._wide = WideManifest.of(entries, PageFile(self._folder))
+            self._page_hasher = PageHasher()
+            self._entries, self._sorted, self._states, self._unchanged = {}, [], [], 0
+        return self._wide
+
     def digest(self) -> bytes:
         """Return the 32 bytes of the snapshot id (the contract's section 1)."""
+        if self._wide is not None and self._page_hasher is not None:
+            return self._page_hasher.digest(self._wide.pages)
         entries, states = self._sorted, self._states
         # A state has the NUL after its entries, and so is of use only where more of them follow.
         del states[min(self._unchanged, max(0, len(entries) - 1)) // _ENTRIES_PER_STATE :]
@@ -118,14 +155,16 @@ class Change(NamedTuple):
         stored: the snapshot's digest where the pack states it, None where the manifest determines it.
         entry_count: paths in the whole manifest.
         base: number of the base that it starts from, if any; it is given whole all the same.
+        is_wide: the whole manifest is too wide for memory; what changed may be so too, and is then no list and dict.
     """
 
     full: bool
-    removed: list[str]
-    changed: dict[str, int]
+    removed: list[str] | WidePaths
+    changed: dict[str, int] | WideRefs
     stored: bytes | None
     entry_count: int
     base: int | None = None
+    is_wide: bool = False
 
 
 def continues(raw: bytes, where: str) -> bool:
@@ -151,13 +190,18 @@ class SnapshotDecoder:
         object_count: how many ordinals there are: the pack's blobs and the objects outside it.
         limits: what is accepted.
         bases: the manifests that a thin pack starts from.
+        folder: where a file is made of wide manifests; None: where the system has such files.
     """
 
-    def __init__(self, object_count: int, limits: Limits, bases: Bases | None = None) -> None:
+    def __init__(
+        self, object_count: int, limits: Limits, bases: Bases | None = None, folder: Path | None = None
+    ) -> None:
         self._object_count = object_count
         self._bases = bases
         self._limits = limits
-        self._refs: dict[str, int] = {}
+        self._folder = folder
+        self._refs: dict[str, int] | WideRefs = {}
+        self._page_file: PageFile | None = None
         self._unfinished: Change | None = None
         self._snapshots = 0
         self._changes = 0
@@ -202,28 +246,39 @@ class SnapshotDecoder:
         lowest = -len(known)
         in_frame = 0
         object_count = self._object_count
+        most = min(WIDE_PATHS, WIDE_BYTES // (max(map(len, paths), default=1) or 1))
         for row, code in enumerate(codes):
             change = self._begin(row, code, where)
             gone, now, refs = change.removed, change.changed, self._refs
-            if now and removed_counts[row]:
+            if removed_counts[row] and (now or (change.full and refs)):
                 raise MPackError(f"{where}: snapshot {self._snapshots} removes paths after it has set some")
-            for number in islice(removed_codes, removed_counts[row]):
-                path = paths[number - 1] if number else self._new_path(new_paths, where)
-                if refs.pop(path, None) is None:
-                    raise MPackError(f"{where}: snapshot {self._snapshots} removes a path that is not there")
-                gone.append(path)
-            for number in islice(changed_codes, changed_counts[row]):
-                path = paths[number - 1] if number else self._new_path(new_paths, where)
-                before = refs.get(path, -1)
-                last_ref = (before if before >= 0 else last_ref) + next(ref_steps)
-                if not lowest <= last_ref < object_count:
-                    raise MPackError(f"{where}: snapshot {self._snapshots} refers to object {last_ref}")
-                if path in now:
-                    raise MPackError(f"{where}: snapshot {self._snapshots} sets a path twice")
-                refs[path] = now[path] = last_ref
-            bound = self._limits.max_manifest_entries
-            if len(refs) > bound:
-                raise MPackError(f"{where}: snapshot {self._snapshots} is over the limit of {bound} paths")
+            if not isinstance(refs, dict) or len(refs) + changed_counts[row] > most:
+                numbers = islice(removed_codes, removed_counts[row]), islice(changed_codes, changed_counts[row])
+                named = [
+                    (paths[number - 1] if number else self._new_path(new_paths, where) for number in some)
+                    for some in numbers
+                ]
+                change, last_ref = self._wide_row(change, named[0], named[1], ref_steps, last_ref, lowest, where)
+                refs = self._refs
+            else:
+                # It was small so far, and is so still.
+                assert isinstance(gone, list)  # noqa: S101
+                assert isinstance(now, dict)  # noqa: S101
+                for number in islice(removed_codes, removed_counts[row]):
+                    path = paths[number - 1] if number else self._new_path(new_paths, where)
+                    if refs.pop(path, None) is None:
+                        raise MPackError(f"{where}: snapshot {self._snapshots} removes a path that is not there")
+                    gone.append(path)
+                for number in islice(changed_codes, changed_counts[row]):
+                    path = paths[number - 1] if number else self._new_path(new_paths, where)
+                    before = refs.get(path, -1)
+                    last_ref = (before if before >= 0 else last_ref) + next(ref_steps)
+                    if not lowest <= last_ref < object_count:
+                        raise MPackError(f"{where}: snapshot {self._snapshots} refers to object {last_ref}")
+                    if path in now:
+                        raise MPackError(f"{where}: snapshot {self._snapshots} sets a path twice")
+                    refs[path] = now[path] = last_ref
+            self._require_bound(len(refs), where)
             if code & UNFINISHED:
                 self._unfinished = change
                 continue
@@ -231,13 +286,95 @@ class SnapshotDecoder:
             if self._entries > self._limits.max_total_entries:
                 raise MPackError(f"{where}: over the limit of {self._limits.max_total_entries} manifest entries in all")
             self._snapshots += 1
-            if change.base is not None:
-                # Who reads need not know of bases: such a snapshot is given whole.
+            # Who reads need not know of bases: such a snapshot is given whole.
+            if not isinstance(refs, dict) and (change.full or change.base is not None):
+                change = change._replace(full=True, removed=[], changed=refs.copy())
+            elif change.base is not None:
                 change = change._replace(full=True, removed=[], changed=refs)
-            yield Change(change.full, change.removed, change.changed, ids.get(in_frame), len(refs), change.base)
+            yield change._replace(stored=ids.get(in_frame), entry_count=len(refs), is_wide=not isinstance(refs, dict))
             in_frame += 1
         if next(new_paths, None) is not None:
             raise MPackError(f"{where}: a path is listed that no snapshot uses")
+
+    def _wide_row(
+        self,
+        change: Change,
+        gone: Iterator[str],
+        now: Iterator[str],
+        steps: Iterator[int],
+        last_ref: int,
+        lowest: int,
+        where: str,
+    ) -> tuple[Change, int]:
+        """Do what a row says of a wide manifest: the same as above, for many paths at a time.
+
+        Args:
+            change: what the row adds to.
+            gone: paths that it removes.
+            now: paths that it sets.
+            steps: what it sets them to.
+            last_ref: the ordinal that was set last.
+            lowest: the lowest ordinal that there is.
+            where: which frame it is, for errors.
+
+        Returns:
+            The change with what the row adds, and the ordinal that was set last.
+        """
+        from musehub_plugin.mpack.pages import PageFile, SortedPages
+        from musehub_plugin.mpack.wide import PIECE, WidePaths, WideRefs
+
+        if self._page_file is None:
+            self._page_file = PageFile(self._folder)
+        file = self._page_file
+        refs = self._refs = WideRefs.of(self._refs, file) if isinstance(self._refs, dict) else self._refs
+        removed, changed = change.removed, change.changed
+        snapshot = f"{where}: snapshot {self._snapshots}"
+        while some := list(islice(gone, PIECE)):
+            if len(refs.get_many(some)) < len(some):
+                raise MPackError(f"{snapshot} removes a path that is not there")
+            refs.remove(some)
+            if isinstance(removed, list) and len(removed) + len(some) > PIECE:
+                before, removed = removed, WidePaths(SortedPages(file))
+                removed.add(before)
+            if isinstance(removed, list):
+                removed += some
+            else:
+                removed.add(some)
+        while some := list(islice(now, PIECE)):
+            known = refs.get_many(some)
+            found: dict[str, int] = {}
+            for path in some:
+                was = known.get(path, -1)
+                last_ref = (was if was >= 0 else last_ref) + next(steps)
+                if not lowest <= last_ref < self._object_count:
+                    raise MPackError(f"{snapshot} refers to object {last_ref}")
+                found[path] = last_ref
+            if change.full:
+                twice = bool(known)
+            elif isinstance(changed, dict):
+                twice = not changed.keys().isdisjoint(found)
+            else:
+                twice = bool(changed.get_many(found))
+            if twice or len(found) < len(some):
+                raise MPackError(f"{snapshot} sets a path twice")
+            try:
+                refs.set(found.items())
+                # What changes all is in `refs`, and given as a copy of that.
+                if isinstance(changed, dict) and len(changed) + len(found) > PIECE and not change.full:
+                    changed = WideRefs.of(changed, file)
+                if isinstance(changed, WideRefs):
+                    changed.set(found.items())
+                elif not change.full:
+                    changed.update(found)
+            except ValueError as error:
+                raise MPackError(f"{snapshot}: {error}") from None
+            self._require_bound(len(refs), where)
+        return change._replace(removed=removed, changed=changed), last_ref
+
+    def _require_bound(self, count: int, where: str) -> None:
+        bound = self._limits.max_manifest_entries
+        if count > bound:
+            raise MPackError(f"{where}: snapshot {self._snapshots} is over the limit of {bound} paths")
 
     def _count_changes(self, count: int, where: str) -> None:
         self._changes += count

@@ -15,6 +15,7 @@ from musehub_plugin import ids
 from musehub_plugin.mpack.bounded import Columns
 from musehub_plugin.mpack.digestlist import DigestList
 from musehub_plugin.mpack.entities import BlobEntry, SnapshotDelta
+from musehub_plugin.mpack.following import FollowedManifest
 from musehub_plugin.mpack.history import CommitDecoder, ReadCommit
 from musehub_plugin.mpack.layout import Frame, Kind
 from musehub_plugin.mpack.limits import Limits, MPackError
@@ -72,6 +73,7 @@ class MPackReader:
             files.
 
     Attributes:
+        folder: as given.
         size_bytes: size of the file.
         needs: the features without which the pack cannot be read.
         frames: the frames, as the table of contents has them.
@@ -93,7 +95,7 @@ class MPackReader:
         bases: BaseProvider | None = None,
         folder: Path | None = None,
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self.limits = limits or Limits()
         self._file = PackFile(source, self.limits, bases)
         self.size_bytes = self._file.size_bytes
@@ -138,7 +140,7 @@ class MPackReader:
     def _load_directory(self) -> DigestList:
         if self._blob_digests is not None:
             return self._blob_digests
-        digests = DigestList(self._folder)
+        digests = DigestList(self.folder)
         kept = array("Q")
         where = "directory"
         for where, part, sizes in self._directory():
@@ -183,7 +185,7 @@ class MPackReader:
 
     def _load_outside(self) -> DigestList:
         if self._outside is None:
-            outside = DigestList(self._folder)
+            outside = DigestList(self.folder)
             for ordinal, frame in self._file.of_kind(Kind.OUTSIDE):
                 raw, where = self._file.decode(ordinal)
                 if len(raw) != 32 * frame.count:
@@ -300,7 +302,7 @@ class MPackReader:
         """
         if len(digests) != 32 * self.snapshot_count:
             raise ValueError(f"{len(digests)} bytes are not the ids of {self.snapshot_count} snapshots")
-        known = DigestList(self._folder)
+        known = DigestList(self.folder)
         known.extend(digests)
         self._snapshot_digests = known
 
@@ -316,23 +318,16 @@ class MPackReader:
             start: the ordinal of the first that is needed: some before it may come too, but not those of frames that
                 it does not need. The first that comes is given whole.
         """
-        blobs, outside = self._load_directory(), self._load_outside()
-        blob_count = len(blobs)
         known = self._snapshot_digests
-        hasher = ManifestHasher()
-        held = self._held_objects()
+        hasher = ManifestHasher(self.folder)
+        resolved = self._resolver()
         from_digest = ids.from_digest
         frames, first = self._snapshot_frames(start)
-        digests = DigestList(self._folder)
+        digests = DigestList(self.folder)
         for ordinal, (where, change) in enumerate(self._changes(frames), first):
-            changed = {
-                path: from_digest(blobs[ref] if ref < blob_count else outside[ref - blob_count])
-                if ref >= 0
-                else held[-1 - ref]
-                for path, ref in change.changed.items()
-            }
+            changed = resolved(change.changed)
             if known is None:
-                hasher.change(change.removed, changed, full=change.full)
+                hasher.change(change.removed, changed, full=change.full, is_wide=change.is_wide)
                 digest = change.stored or hasher.digest()
                 if not digests.add(digest):
                     raise MPackError(f"{where}: snapshot {ordinal} is in the pack twice")
@@ -346,6 +341,7 @@ class MPackReader:
                 changed,
                 change.entry_count,
                 change.stored is not None,
+                change.is_wide,
             )
         if known is None:
             self._end_pass(digests, first)
@@ -357,8 +353,9 @@ class MPackReader:
         """
         object_hex = self._object_hex()
         names: dict[str, bytes] = {}
-        hasher = ManifestHasher()
-        digests = DigestList(self._folder)
+        hasher = ManifestHasher(self.folder)
+        resolved = self._resolver()
+        digests = DigestList(self.folder)
 
         def entries(changed: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
             for path, ref in changed.items():
@@ -371,7 +368,10 @@ class MPackReader:
 
         for ordinal, (where, change) in enumerate(self._changes(self._snapshot_frames(0)[0])):
             changed = change.changed
-            hasher.change_entries(change.removed, entries(changed), len(changed), full=change.full)
+            if change.is_wide:
+                hasher.change(change.removed, resolved(changed), full=change.full, is_wide=True)
+            else:
+                hasher.change_entries(change.removed, entries(changed), len(changed), full=change.full)
             digest = change.stored or hasher.digest()
             if not digests.add(digest):
                 raise MPackError(f"{where}: snapshot {ordinal} is in the pack twice")
@@ -381,7 +381,7 @@ class MPackReader:
     def _changes(self, frames: Iterable[tuple[int, Frame]]) -> Iterator[tuple[str, Change]]:
         """Yield the snapshots of frames, each with its frame's name for errors."""
         count = len(self._load_directory()) + len(self._load_outside())
-        decoder = SnapshotDecoder(count, self.limits, self._file.bases())
+        decoder = SnapshotDecoder(count, self.limits, self._file.bases(), self.folder)
         for number, frame in frames:
             raw, where = self._file.decode(number)
             for change in decoder.decode(raw, frame.count, where):
@@ -393,17 +393,41 @@ class MPackReader:
         bases = self._file.bases()
         return bases.object_ids if bases else ()
 
+    def _resolver(self) -> Callable[[Mapping[str, int]], Mapping[str, str]]:
+        """Return what gives the ids of objects in place of their ordinals."""
+        blobs, outside, held = self._load_directory(), self._load_outside(), self._held_objects()
+        blob_count = len(blobs)
+        from_digest = ids.from_digest
+        object_hex = self._object_hex()
+
+        def resolved(changed: Mapping[str, int]) -> Mapping[str, str]:
+            if isinstance(changed, dict):
+                return {
+                    path: from_digest(blobs[ref] if ref < blob_count else outside[ref - blob_count])
+                    if ref >= 0
+                    else held[-1 - ref]
+                    for path, ref in changed.items()
+                }
+            from musehub_plugin.mpack.wide import WideManifest, WideRefs
+
+            assert isinstance(changed, WideRefs)  # noqa: S101 - there is no other kind
+            return WideManifest(changed.pages.mapped(lambda refs: [object_hex(int(ref)) for ref in refs]))
+
+        return resolved
+
     def _object_hex(self) -> Callable[[int], bytes]:
         """Return what gives the hex digits of an object of a manifest, by its ordinal."""
         blobs, outside, held = self._load_directory(), self._load_outside(), self._held_objects()
         blob_count = len(blobs)
         few = blob_count + len(outside) <= _KEPT_HEX
-        digits = hexlify(blobs.part(0, blob_count) + outside.part(0, len(outside))) if few else b""
+        digits = b""
 
         def object_hex(ref: int) -> bytes:
+            nonlocal digits
             if ref < 0:
                 return ids.to_hex(held[-1 - ref]).encode()
             if few:
+                digits = digits or hexlify(blobs.part(0, blob_count) + outside.part(0, len(outside)))
                 return digits[64 * ref : 64 * ref + 64]
             return hexlify(blobs[ref] if ref < blob_count else outside[ref - blob_count])
 
@@ -433,15 +457,14 @@ class MPackReader:
                 pass
         return self._snapshot_digests or DigestList()
 
-    def snapshots(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield id and manifest of each snapshot in order; each manifest is a dict of its own, in no fixed order."""
-        manifest: dict[str, str] = {}
+    def snapshots(self) -> Iterator[tuple[str, Mapping[str, str]]]:
+        """Yield id and manifest of each snapshot in order; each manifest is one of its own, in no fixed order.
+
+        It is a dict, or where it is too wide for memory, a mapping that is read from a file.
+        """
+        manifest = FollowedManifest(self.folder)
         for delta in self.snapshot_deltas():
-            if delta.full:
-                manifest.clear()
-            for path in delta.removed:
-                del manifest[path]
-            manifest.update(delta.changed)
+            manifest.follow(delta)
             yield delta.snapshot_id, manifest.copy()
 
     def snapshot_ids(self) -> Iterator[str]:
@@ -460,7 +483,7 @@ class MPackReader:
     def read_commits(self) -> Iterator[ReadCommit]:
         """Yield what `commits` yields, each with what else the pack says of it."""
         snapshots = self._load_snapshot_digests() if self.commit_count else DigestList()
-        decoder = CommitDecoder(snapshots, self.limits, self._folder)
+        decoder = CommitDecoder(snapshots, self.limits, self.folder)
         for number, frame in self._file.of_kind(Kind.COMMITS):
             raw, where = self._file.decode(number)
             yield from decoder.decode(raw, frame.count, where)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from musehub_plugin import ids
 from musehub_plugin.mpack.entities import SnapshotDelta
+from musehub_plugin.mpack.following import FollowedManifest
 from musehub_plugin.mpack.history import IdRule, id_rule
 from musehub_plugin.mpack.layout import Kind
 from musehub_plugin.mpack.limits import MPackError
@@ -55,23 +56,19 @@ def verify_snapshots(reader: MPackReader) -> None:
 
 def verified_snapshots(reader: MPackReader) -> Iterator[SnapshotDelta]:
     """Yield the snapshots as the reader gives them, each checked; ids that the pack leaves to it are true already."""
-    hasher = ManifestHasher()
+    hasher = ManifestHasher(reader.folder)
     in_step = False
-    manifest: dict[str, str] = {}
+    manifest = FollowedManifest(reader.folder)
     for delta in reader.snapshot_deltas():
-        if delta.full:
-            manifest.clear()
-        for path in delta.removed:
-            del manifest[path]
-        manifest.update(delta.changed)
+        manifest.follow(delta)
         if not delta.id_is_stored:
             in_step = False
             yield delta
             continue
         if in_step:
-            hasher.change(delta.removed, delta.changed, full=delta.full)
+            hasher.change(delta.removed, delta.changed, full=delta.full, is_wide=delta.is_wide)
         else:
-            hasher.change((), manifest, full=True)
+            hasher.change((), manifest.entries, full=True, is_wide=delta.is_wide)
             in_step = True
         if ids.from_digest(hasher.digest()) != delta.snapshot_id:
             raise FalseIdError("snapshot", delta.snapshot_id, delta.ordinal)

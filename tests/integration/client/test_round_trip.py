@@ -67,7 +67,7 @@ def commits_of(workdir: Workdir) -> dict[str, dict[str, Any]]:
 def contents_of(workdir: Workdir) -> tuple[dict[str, dict[str, str]], dict[str, bytes]]:
     """Return every manifest and every blob."""
     return (
-        {snapshot_id: workdir.read_snapshot(snapshot_id) for snapshot_id in workdir.stored_ids("snapshots")},
+        {snapshot_id: dict(workdir.read_snapshot(snapshot_id)) for snapshot_id in workdir.stored_ids("snapshots")},
         {object_id: workdir.read_blob(object_id) for object_id in workdir.stored_ids("objects")},
     )
 

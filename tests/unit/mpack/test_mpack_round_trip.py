@@ -306,7 +306,7 @@ def test_deltas_add_up_to_the_manifests(history: WirePack) -> None:
     found = []
     for delta in reader.snapshot_deltas():
         kept = {} if delta.full else {path: oid for path, oid in manifest.items() if path not in delta.removed}
-        manifest = kept | delta.changed
+        manifest = {**kept, **delta.changed}
         assert delta.entry_count == len(manifest)
         found.append({"snapshot_id": delta.snapshot_id, "manifest": manifest})
     assert found == history["snapshots"]

@@ -33,7 +33,7 @@ def added_up(deltas: list[SnapshotDelta]) -> dict[int, tuple[str, Manifest]]:
             manifest = {}
         for path in delta.removed:
             del manifest[path]
-        manifest = manifest | delta.changed
+        manifest = {**manifest, **delta.changed}
         found[delta.ordinal] = delta.snapshot_id, manifest
     return found
 
