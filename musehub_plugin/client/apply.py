@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
 
 from musehub_plugin.client.applied import Applied
 from musehub_plugin.client.errors import BadMPack
@@ -16,6 +16,9 @@ from musehub_plugin.client.progress import Progress, silent
 from musehub_plugin.client.record import commit_hashes_to, record_from_wire
 from musehub_plugin.client.workdir import Workdir
 from musehub_plugin.mpack import BaseProvider, Blob, Limits, MPackError, MPackReader
+
+if TYPE_CHECKING:
+    from musehub_plugin.client.widerows import WideRows
 
 # Blobs up to this size are read whole: most are, and a file less is opened for each.
 _WHOLE: Final = 1 << 20
@@ -39,7 +42,7 @@ class Store(Protocol):
         """
         ...
 
-    def add_snapshot(self, rows: ManifestRows, snapshot_id: str) -> bool:
+    def add_snapshot(self, rows: ManifestRows | WideRows, snapshot_id: str) -> bool:
         """Add a snapshot."""
         ...
 
@@ -73,7 +76,7 @@ class LooseStore:
         require_id(blob, object_id)
         return new
 
-    def add_snapshot(self, rows: ManifestRows, snapshot_id: str) -> bool:
+    def add_snapshot(self, rows: ManifestRows | WideRows, snapshot_id: str) -> bool:
         """Write a snapshot."""
         return self._workdir.write_snapshot(rows, snapshot_id, self._created_at)
 
@@ -173,7 +176,7 @@ class _Application:
         return new_count
 
     def snapshots(self) -> int:
-        rows = ManifestRows()
+        rows: ManifestRows | WideRows = ManifestRows()
         new_count = 0
         for done, delta in enumerate(self._reader.snapshot_deltas(), 1):
             for object_id in delta.changed.values():
@@ -182,7 +185,10 @@ class _Application:
                         f"snapshot {delta.snapshot_id} of the mpack names blob {object_id}, which is neither in the "
                         "mpack nor here"
                     )
-            if delta.full:
+            if delta.is_wide:
+                rows = self._wide(rows)
+                rows.follow(delta)
+            elif delta.full or not isinstance(rows, ManifestRows):
                 rows = ManifestRows(delta.changed)
             else:
                 for path in delta.removed:
@@ -195,6 +201,12 @@ class _Application:
             new_count += self._store.add_snapshot(rows, delta.snapshot_id)
             self._progress("snapshots", done, self._reader.snapshot_count)
         return new_count
+
+    def _wide(self, rows: ManifestRows | WideRows) -> WideRows:
+        # Here and not above: hardly any manifest is wide.
+        from musehub_plugin.client.widerows import WideRows
+
+        return rows if isinstance(rows, WideRows) else WideRows(rows, self._reader.folder)
 
     def commits(self) -> int:
         new_count = 0

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from musehub_plugin import ids
 from musehub_plugin.client.errors import WorkdirError
@@ -23,8 +23,11 @@ from musehub_plugin.client.packs import PackFolder, open_chunks
 from musehub_plugin.client.record import check_record, record_from_wire, render
 
 if TYPE_CHECKING:
+    from musehub_plugin.client.widerows import WideRows
     from musehub_plugin.mpack.wide import WideManifest
 
+# A snapshot's file that has more bytes is not read as a whole.
+_WIDE_FILE: Final = 1 << 23
 _REPAIR = "`musehub fetch --repair` brings it back"
 
 
@@ -171,6 +174,9 @@ class EntityFiles:
         Raises:
             WorkdirError: it is not there, or is damaged.
         """
+        wide = self._read_wide(snapshot_id)
+        if wide is not None:
+            return wide
         record = self._read_record("snapshots", snapshot_id)
         if record is None:
             packed = self.packs.manifest(snapshot_id)
@@ -182,7 +188,19 @@ class EntityFiles:
             raise WorkdirError(f"snapshot {snapshot_id} is damaged; {_REPAIR}")
         return {path: ids.PREFIX + digits for path, digits in manifest.items()}
 
-    def write_snapshot(self, rows: ManifestRows, snapshot_id: str, created_at: str) -> bool:
+    def _read_wide(self, snapshot_id: str) -> WideManifest | None:
+        """Return a manifest that is too wide for memory; None where it is not, or not in a file that we wrote."""
+        path = self._record_path("snapshots", snapshot_id)
+        try:
+            if _size(path) <= _WIDE_FILE:
+                return None
+        except FileNotFoundError:
+            return None
+        from musehub_plugin.client.widerows import read_wide
+
+        return read_wide(Path(path), self.temp_folder)
+
+    def write_snapshot(self, rows: ManifestRows | WideRows, snapshot_id: str, created_at: str) -> bool:
         """Store a snapshot.
 
         Args:
@@ -196,7 +214,10 @@ class EntityFiles:
         path = self._record_path("snapshots", snapshot_id)
         new = not _exists(path)
         if new or self.rewrite:
-            self.write_file(path, rows.render(snapshot_id, created_at))
+            if isinstance(rows, ManifestRows):
+                self.write_file(path, rows.render(snapshot_id, created_at))
+            else:
+                self._write_pieces(path, rows.pieces(snapshot_id, created_at))
         return new
 
     def has_commit(self, commit_id: str) -> bool:
@@ -300,6 +321,15 @@ class EntityFiles:
         if record is None:
             raise WorkdirError(f"the file of {kind[:-1]} {entity_id} is no JSON; {_REPAIR}")
         return record
+
+    def _write_pieces(self, path: str, pieces: Iterable[bytes]) -> None:
+        temp = self.temp_path()
+        try:
+            with temp.open("xb") as file:
+                file.writelines(pieces)
+            _rename(temp, path)
+        finally:
+            temp.unlink(missing_ok=True)
 
     def write_file(self, path: str | Path, content: bytes) -> None:
         """Write a file of `.muse` as a whole, replacing one that is there."""

@@ -42,6 +42,10 @@ class ManifestRows:
         twin._paths, twin._hashed, twin._json = self._paths.copy(), self._hashed.copy(), self._json.copy()
         return twin
 
+    def manifest(self) -> dict[str, str]:
+        """Return `{path: object_id}`."""
+        return {path: ids.PREFIX + row[-64:].decode() for path, row in zip(self._paths, self._hashed, strict=True)}
+
     def set(self, path: str, object_id: str) -> None:
         """Add an entry, or give an existing one another object."""
         digits = ids.to_hex(object_id)
@@ -68,8 +72,17 @@ class ManifestRows:
     def render(self, snapshot_id: str, created_at: str) -> bytes:
         """Return the snapshot file: JSON indented by two, ids as bare hex, a newline at the end."""
         manifest = b"{\n" + b",\n".join(self._json) + b"\n  }" if self._json else b"{}"
-        head = f'{{\n  "snapshot_id": "{ids.to_hex(snapshot_id)}",\n  "manifest": '.encode()
-        return head + manifest + f',\n  "created_at": {json.dumps(created_at)}\n}}\n'.encode()
+        return top(snapshot_id) + manifest + tail(created_at)
+
+
+def top(snapshot_id: str) -> bytes:
+    """Return what a snapshot file has before its manifest."""
+    return f'{{\n  "snapshot_id": "{ids.to_hex(snapshot_id)}",\n  "manifest": '.encode()
+
+
+def tail(created_at: str) -> bytes:
+    """Return what a snapshot file has after its manifest."""
+    return f',\n  "created_at": {json.dumps(created_at)}\n}}\n'.encode()
 
 
 def _hashed_row(path: str, digits: str) -> bytes:

@@ -96,7 +96,7 @@ def _blob_problem(workdir: Workdir, object_id: str) -> str | None:
 
 def _snapshot_problem(workdir: Workdir, snapshot_id: str) -> str | None:
     manifest = workdir.read_snapshot(snapshot_id)
-    found = ids.snapshot_id(manifest)
+    found = ids.snapshot_id(manifest) if isinstance(manifest, dict) else manifest.snapshot_id()
     if found != snapshot_id:
         return f"snapshot {snapshot_id} hashes to {found}"
     for path, object_id in manifest.items():

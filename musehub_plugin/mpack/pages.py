@@ -91,7 +91,7 @@ class Page:
         count: entries.
     """
 
-    __slots__ = ("_file", "_size", "count", "first", "place")
+    __slots__ = ("__weakref__", "_file", "_size", "count", "first", "place")
 
     def __init__(self, file: PageFile, place: int, size: int, first: bytes, count: int) -> None:
         self._file = file
@@ -111,10 +111,14 @@ class Page:
         """Return its keys, each followed by its value."""
         return self.text().split(b"\0")
 
+    def rows(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield its entries."""
+        parts = self.parts()
+        return zip(parts[::2], parts[1::2], strict=True)
+
     def entries(self) -> dict[bytes, bytes]:
         """Return its entries as a dict of the caller's own."""
-        parts = self.parts()
-        return dict(zip(parts[::2], parts[1::2], strict=True))
+        return dict(self.rows())
 
     def kept(self) -> dict[bytes, bytes]:
         """Return its entries, which stay at hand for the next call; they must not be changed."""
@@ -152,8 +156,7 @@ class SortedPages:
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield the entries in the order of their keys, as they are now."""
         for page in self.pages():
-            parts = page.parts()
-            yield from zip(parts[::2], parts[1::2], strict=True)
+            yield from page.rows()
 
     def get(self, key: bytes) -> bytes | None:
         """Return what a key has; None where it is not there."""

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Final, Generic, Self, TypeVar
 
 from musehub_plugin import ids
-from musehub_plugin.mpack.pages import PageFile, SortedPages
+from musehub_plugin.mpack.pages import PageFile, PageHasher, SortedPages
 
 # So many are changed at a time.
 PIECE: Final = 1 << 14
@@ -122,6 +122,10 @@ class WideMap(Mapping[str, Value], Generic[Value]):
 
 class WideManifest(WideMap[str]):
     """A manifest `{path: object_id}`."""
+
+    def snapshot_id(self) -> str:
+        """Return its id."""
+        return ids.from_digest(PageHasher().digest(self.pages))
 
     @staticmethod
     def encoded(value: str) -> bytes:
