@@ -16,10 +16,11 @@ hold them says so at checkout.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 MAX_PATH_BYTES = 4_096
 MAX_BRANCH_BYTES = 255
+_IS_FOLDER = "is a file and a folder of another path"
 
 _REMOTE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
@@ -82,7 +83,23 @@ def clashing_path(paths: Collection[str]) -> tuple[str, str] | None:
             cut = path.rfind("/", 0, cut)
     for path in paths:
         if path in folders:
-            return path, "is a file and a folder of another path"
+            return path, _IS_FOLDER
+    return None
+
+
+def unsafe_in_order(paths: Iterable[str]) -> tuple[str, str] | None:
+    """Return what `unsafe_manifest` does of paths that come sorted, of which memory has no room for all."""
+    # Those that this one begins with, each a beginning of the next: what begins with a path follows on it.
+    above: list[str] = []
+    for path in paths:
+        reason = unsafe_path(path)
+        if reason is not None:
+            return path, reason
+        while above and not path.startswith(above[-1]):
+            above.pop()
+        if above and path[len(above[-1])] == "/":
+            return above[-1], _IS_FOLDER
+        above.append(path)
     return None
 
 

@@ -10,15 +10,23 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from musehub_plugin import ids
 from musehub_plugin.client.errors import WorkdirError
 from musehub_plugin.client.progress import Progress, silent
 from musehub_plugin.client.workdir import Workdir
-from musehub_plugin.names import unsafe_manifest
+from musehub_plugin.names import unsafe_in_order, unsafe_manifest
+
+# Bytes of an entry's place in the packs, where entries are sorted by it: number, frame, offset and size.
+_PLACE: Final = 80
+_PLACED_AT_ONCE: Final = 1 << 16
+# Some 400 bytes each; they are looked at again where they are needed.
+_KNOWN_FOLDERS: Final = 1 << 14
 
 
 @dataclass
@@ -59,17 +67,16 @@ def checkout(
     tree = _Tree(workdir)
     done = CheckedOut()
     # Removals first: a file may give way to a folder.
-    for path in sorted(before.keys() - wanted.keys()):
+    for path, object_id in _gone(before, wanted):
         # What was checked out was safe; a manifest that was not says nothing about files here.
-        if unsafe_manifest([path]) is None and tree.holds(path, before[path]):
+        if unsafe_manifest([path]) is None and tree.holds(path, object_id):
             tree.remove(path)
             done.removed += 1
-    # In the order of the packs, where there are any; else by path.
-    for path, object_id in sorted(wanted.items(), key=lambda item: (workdir.packs.place("objects", item[1]), item[0])):
+    for path, object_id in _as_read_fastest(workdir, wanted):
         progress("files", done.written + done.unchanged + len(done.kept) + 1, len(wanted))
         if tree.holds(path, object_id):
             done.unchanged += 1
-        elif tree.is_free(path) or (path in before and tree.holds(path, before[path])):
+        elif tree.is_free(path) or tree.holds(path, before.get(path)):
             tree.write(path, object_id)
             done.written += 1
         else:
@@ -90,22 +97,70 @@ def in_the_way(workdir: Workdir, commit_id: str, *, previous: str | None) -> lis
     """
     wanted, before = _manifests(workdir, commit_id, previous)
     tree = _Tree(workdir)
-    # A folder that is in the way of a file may only be there for files that go.
-    going = {path for path in before.keys() - wanted.keys() if unsafe_manifest([path]) is None}
-    going = {path for path in going if tree.holds(path, before[path])}
+
+    def goes(path: str) -> bool:
+        object_id = before.get(path)
+        return (
+            object_id is not None
+            and path not in wanted
+            and unsafe_manifest([path]) is None
+            and tree.holds(path, object_id)
+        )
+
     return [
         path
-        for path, object_id in sorted(wanted.items())
+        for path, object_id in _by_path(wanted)
         if before.get(path) != object_id
         and not tree.holds(path, object_id)
-        and not (path in before and tree.holds(path, before[path]))
-        and not tree.is_free(path, going)
+        and not tree.holds(path, before.get(path))
+        and not tree.is_free(path, goes)
     ]
+
+
+def _by_path(manifest: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """Return the entries of a manifest, sorted by path; a wide one has them so."""
+    return sorted(manifest.items()) if isinstance(manifest, dict) else manifest.items()
+
+
+def _gone(before: Mapping[str, str], wanted: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield those entries of a manifest whose paths another lacks, sorted by path."""
+    there = (path for path, _ in _by_path(wanted))
+    following = next(there, None)
+    for path, object_id in _by_path(before):
+        while following is not None and following < path:
+            following = next(there, None)
+        if following != path:
+            yield path, object_id
+
+
+def _as_read_fastest(workdir: Workdir, wanted: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """Return the entries of a manifest in the order of the packs, where there are any; else by path."""
+    if isinstance(wanted, dict):
+        return sorted(wanted.items(), key=lambda item: (workdir.packs.place("objects", item[1]), item[0]))
+    return _by_place(workdir, wanted) if any(workdir.packs) else wanted.items()
+
+
+def _by_place(workdir: Workdir, wanted: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the entries of a wide manifest in the order of the packs."""
+    from musehub_plugin.mpack.pages import PageFile, SortedPages
+
+    placed = SortedPages(PageFile(workdir.temp_folder))
+    rest = iter(wanted.items())
+    while some := list(islice(rest, _PLACED_AT_ONCE)):
+        places = ("".join(map("{:20}".format, workdir.packs.place("objects", object_id))) for _, object_id in some)
+        placed.update(
+            {
+                f"{place:{_PLACE}}{path}".encode(): ids.to_hex(object_id).encode()
+                for place, (path, object_id) in zip(places, some, strict=True)
+            }
+        )
+    for key, digits in placed.items():
+        yield key[_PLACE:].decode(), ids.PREFIX + digits.decode()
 
 
 def _manifests(workdir: Workdir, commit_id: str, previous: str | None) -> tuple[Mapping[str, str], Mapping[str, str]]:
     wanted = _manifest(workdir, commit_id)
-    problem = unsafe_manifest(wanted)
+    problem = unsafe_manifest(wanted) if isinstance(wanted, dict) else unsafe_in_order(wanted)
     if problem is not None:
         raise WorkdirError(f"commit {commit_id} cannot be checked out: path {problem[0]!r:.200} {problem[1]}")
     return wanted, _manifest(workdir, previous) if previous is not None else {}
@@ -122,8 +177,10 @@ class _Tree:
         self._workdir = workdir
         self._folders = {workdir.root}
 
-    def holds(self, path: str, object_id: str) -> bool:
-        """Say whether there is a file with a blob's bytes."""
+    def holds(self, path: str, object_id: str | None) -> bool:
+        """Say whether there is a file with a blob's bytes; there is none with those of None."""
+        if object_id is None:
+            return False
         place = self._workdir.root / path
         if not self._in_real_folder(place) or not _is_file(place):
             return False
@@ -132,21 +189,21 @@ class _Tree:
         with place.open("rb") as file:
             return ids.from_digest(hashlib.file_digest(file, "sha256").digest()) == object_id
 
-    def is_free(self, path: str, going: Collection[str] = ()) -> bool:
+    def is_free(self, path: str, goes: Callable[[str], bool] | None = None) -> bool:
         """Say whether nothing is in the way of a new file.
 
         Args:
             path: where it goes.
-            going: paths whose files will be gone by then.
+            goes: says of a path whether its file will be gone by then.
         """
         place = self._workdir.root / path
         if os.path.lexists(place):
-            return bool(going) and _is_only(place, {self._workdir.root / gone for gone in going})
+            return goes is not None and self._is_only(place, goes)
         for folder in place.parents:
             if folder == self._workdir.root:
                 return True
             if os.path.lexists(folder):
-                if going and folder.relative_to(self._workdir.root).as_posix() in going:
+                if goes is not None and goes(self._path(folder)):
                     return True
                 return self._in_real_folder(folder / "x")
         return False
@@ -189,15 +246,20 @@ class _Tree:
             return False
         if not real or not self._in_real_folder(folder):
             return False
+        if len(self._folders) >= _KNOWN_FOLDERS:
+            self._folders = {self._workdir.root}
         self._folders.add(folder)
         return True
 
+    def _path(self, place: Path) -> str:
+        return place.relative_to(self._workdir.root).as_posix()
 
-def _is_only(folder: Path, going: Collection[Path]) -> bool:
-    """Say whether a folder holds nothing but files that will be gone."""
-    if folder.is_symlink() or not folder.is_dir():
-        return False
-    return all(child in going or _is_only(child, going) for child in folder.iterdir())
+    def _is_only(self, folder: Path, goes: Callable[[str], bool]) -> bool:
+        """Say whether a folder will be gone, since it holds files that will be gone, and nothing else."""
+        if folder.is_symlink() or not folder.is_dir():
+            return False
+        children = list(folder.iterdir())
+        return bool(children) and all(goes(self._path(child)) or self._is_only(child, goes) for child in children)
 
 
 def _is_file(place: Path) -> bool:

@@ -5,13 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from musehub_plugin import ids
-from musehub_plugin.client import Workdir, WorkdirError, checkout
+from musehub_plugin.client import Workdir, WorkdirError, checkout, entities, pack
 from musehub_plugin.client.manifest import ManifestRows
 from musehub_plugin.client.record import new_record
+from musehub_plugin.client.worktree import in_the_way
+from musehub_plugin.mpack import manifests
+from musehub_plugin.names import unsafe_in_order, unsafe_manifest
 
 DATE = "2026-01-02T03:04:05.000006+00:00"
+
+
+@pytest.fixture(params=["in memory", "wide"], autouse=True)
+def _manifests_are(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "wide":
+        monkeypatch.setattr(entities, "_WIDE_FILE", 0)
+        monkeypatch.setattr(manifests, "WIDE_PATHS", 0)
 
 
 def commit(workdir: Workdir, files: dict[str, bytes]) -> str:
@@ -161,3 +173,46 @@ def test_a_missing_blob_is_named(workdir: Workdir) -> None:
     (workdir.muse / "objects" / digits[:2] / digits[2:]).unlink()
     with pytest.raises(WorkdirError, match=f"blob {ids.blob_id(b'1')} is missing"):
         checkout(workdir, commit_id)
+
+
+def test_a_checkout_out_of_a_pack_writes_the_same_files(workdir: Workdir) -> None:
+    commit_id = commit(workdir, FILES)
+    workdir.set_branch("main", commit_id)
+    pack(workdir)
+    done = checkout(workdir, commit_id)
+    assert (tree(workdir), done.written, done.kept) == (FILES, 4, [])
+
+
+def test_what_is_not_saved_is_in_the_way(workdir: Workdir) -> None:
+    one, two = commit(workdir, {"a": b"1", "b": b"1", "d": b"1"}), commit(workdir, {"a": b"2", "b": b"2", "c": b"2"})
+    checkout(workdir, one)
+    for path in "acd":
+        (workdir.root / path).write_bytes(b"mine")
+    assert in_the_way(workdir, two, previous=one) == ["a", "c"]
+
+
+def test_a_folder_of_files_that_go_is_not_in_the_way(workdir: Workdir) -> None:
+    one, two = commit(workdir, {"dir/sub/a": b"1", "dir/b": b"1"}), commit(workdir, {"dir": b"2"})
+    checkout(workdir, one)
+    assert in_the_way(workdir, two, previous=one) == []
+    (workdir.root / "dir" / "sub" / "mine").write_bytes(b"")
+    assert in_the_way(workdir, two, previous=one) == ["dir"]
+
+
+def test_a_file_that_goes_is_not_in_the_way_of_a_folder(workdir: Workdir) -> None:
+    one, two = commit(workdir, {"dir": b"1"}), commit(workdir, {"dir/a": b"2"})
+    checkout(workdir, one)
+    assert in_the_way(workdir, two, previous=one) == []
+
+
+def test_an_empty_folder_of_somebodys_own_is_in_the_way(workdir: Workdir) -> None:
+    one, two = commit(workdir, {"b": b"1"}), commit(workdir, {"dir": b"2"})
+    checkout(workdir, one)
+    (workdir.root / "dir").mkdir()
+    assert in_the_way(workdir, two, previous=one) == ["dir"]
+
+
+@given(st.lists(st.text("ab/-.", min_size=1, max_size=6), unique=True))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_paths_in_order_are_as_safe_as_in_any_order(paths: list[str]) -> None:
+    assert (unsafe_in_order(sorted(paths)) is None) == (unsafe_manifest(paths) is None)
