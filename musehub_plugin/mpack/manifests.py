@@ -21,6 +21,7 @@ from musehub_plugin.mpack.thin import MAX_BASES, Bases
 if TYPE_CHECKING:
     from musehub_plugin.mpack.pages import PageFile, PageHasher
     from musehub_plugin.mpack.wide import WideManifest, WidePaths, WideRefs
+    from musehub_plugin.mpack.widebases import WideBases
 
 FROM_PREVIOUS = 1
 FROM_OUTSIDE = 2
@@ -194,7 +195,7 @@ class SnapshotDecoder:
     """
 
     def __init__(
-        self, object_count: int, limits: Limits, bases: Bases | None = None, folder: Path | None = None
+        self, object_count: int, limits: Limits, bases: Bases | WideBases | None = None, folder: Path | None = None
     ) -> None:
         self._object_count = object_count
         self._bases = bases

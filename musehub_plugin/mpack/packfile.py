@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from musehub_plugin.mpack.layout import (
     MAGIC,
@@ -21,6 +22,9 @@ from musehub_plugin.mpack.layout import (
 )
 from musehub_plugin.mpack.limits import Limits, MPackError
 from musehub_plugin.mpack.thin import FEATURE, BaseProvider, BaseReader, Bases, unpack_entries
+
+if TYPE_CHECKING:
+    from musehub_plugin.mpack.widebases import WideBases
 
 # The end of the file is read in one piece: it holds the trailer and, but for the largest packs, the whole table.
 _TAIL_BYTES = 1 << 16
@@ -45,6 +49,7 @@ class PackFile:
         source: the file.
         limits: what is accepted.
         bases: what the receiver holds, to read a thin pack.
+        folder: where a file is made of bases that memory has no room for; None: where the system has such files.
 
     Attributes:
         size_bytes: size of the file.
@@ -55,7 +60,7 @@ class PackFile:
         MPackError: here and wherever frames are read: the pack is malformed, or exceeds a limit.
     """
 
-    def __init__(self, source: Source, limits: Limits, bases: BaseProvider | None) -> None:
+    def __init__(self, source: Source, limits: Limits, bases: BaseProvider | None, folder: Path | None = None) -> None:
         self._source = source
         self._limits = limits
         self.size_bytes = source.seek(0, os.SEEK_END)
@@ -74,7 +79,7 @@ class PackFile:
                 raise MPackError(
                     "the pack needs 'thin', which this reader cannot do: it was not given what the pack starts from"
                 )
-            self._thin = BaseReader(toc.bases, bases, limits, self.size_bytes)
+            self._thin = BaseReader(toc.bases, bases, limits, self.size_bytes, folder)
 
     def _read(self, position: int, size: int, where: str) -> bytes:
         self._source.seek(position)
@@ -141,6 +146,6 @@ class PackFile:
         window_log = self._limits.max_window_log
         return decode_frame_pieces(frame.codec, stored, frame.raw, where=where, window_log=window_log, prefix=prefix)
 
-    def bases(self) -> Bases | None:
+    def bases(self) -> Bases | WideBases | None:
         """Return the manifests that a thin pack starts from; None where the pack is no thin one."""
         return self._thin.bases if self._thin else None

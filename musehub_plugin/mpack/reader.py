@@ -97,7 +97,7 @@ class MPackReader:
     ) -> None:
         self.folder = folder
         self.limits = limits or Limits()
-        self._file = PackFile(source, self.limits, bases)
+        self._file = PackFile(source, self.limits, bases, folder)
         self.size_bytes = self._file.size_bytes
         self.needs = self._file.needs
         self.frames = self._file.frames

@@ -9,12 +9,16 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Final, NamedTuple, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgpack
 
 from musehub_plugin.mpack.bounded import Columns
 from musehub_plugin.mpack.limits import Limits, MPackError
+
+if TYPE_CHECKING:
+    from musehub_plugin.mpack.widebases import WideBases
 
 FEATURE: Final = "thin"
 MAX_BASES: Final = 64
@@ -25,6 +29,8 @@ MAX_PREFIX_BLOBS: Final = 4096
 # Finding a blob costs the receiver time, however small it is.
 _LEAST_COST: Final = 1 << 12
 _INTEGER_BYTES: Final = 9
+# Paths of all bases above which they are in a file; in memory each takes some 300 bytes.
+WIDE_BASES: Final = 1 << 16
 
 
 class BaseProvider(Protocol):
@@ -144,9 +150,18 @@ class BaseReader:
         provider: what holds them.
         limits: what is accepted.
         size_bytes: size of the pack's file.
+        folder: where a file is made of manifests that memory has no room for; None: where the system has such files.
     """
 
-    def __init__(self, snapshot_ids: Sequence[str], provider: BaseProvider, limits: Limits, size_bytes: int) -> None:
+    def __init__(
+        self,
+        snapshot_ids: Sequence[str],
+        provider: BaseProvider,
+        limits: Limits,
+        size_bytes: int,
+        folder: Path | None = None,
+    ) -> None:
+        self._folder = folder
         self._snapshot_ids = snapshot_ids
         self._provider = provider
         self._limits = limits
@@ -156,23 +171,37 @@ class BaseReader:
         self._counted: set[int] = set()
 
     @cached_property
-    def bases(self) -> Bases:
+    def bases(self) -> Bases | WideBases:
         """The manifests.
 
         Raises:
             MPackError: one is not held, or they are over the limit on the paths of a manifest.
         """
-        manifests = []
-        left = self._limits.max_manifest_entries
+        manifests: list[Mapping[str, str]] = []
+        wide: WideBases | None = None
+        bound = self._limits.max_manifest_entries
+        count = 0
         for snapshot_id in self._snapshot_ids:
             manifest = self._provider.manifest(snapshot_id)
             if manifest is None:
                 raise MPackError(f"the pack starts from snapshot {snapshot_id}, which is not here")
-            left -= len(manifest)
-            if left < 0:
-                raise MPackError(f"the pack's bases have over {self._limits.max_manifest_entries} paths")
+            count += len(manifest)
+            if count > bound:
+                raise MPackError(f"the pack's bases have over {bound} paths")
             manifests.append(manifest)
-        return Bases(manifests)
+            if count > WIDE_BASES or not isinstance(manifest, dict):
+                # Here and not above: hardly any tree is so wide.
+                from musehub_plugin.mpack.widebases import WideBases
+
+                wide = wide or WideBases(self._folder)
+                for each in manifests:
+                    wide.add(each)
+                manifests.clear()
+        if wide is None:
+            return Bases(manifests)
+        for each in manifests:
+            wide.add(each)
+        return wide
 
     def prefix(self, frame: int, entries: Sequence[int], where: str) -> bytes:
         """Return what a frame is compressed against.

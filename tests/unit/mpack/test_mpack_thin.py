@@ -24,7 +24,9 @@ from musehub_plugin.mpack import (
     MPackError,
     MPackReader,
     MPackWriter,
+    manifests,
     parse_wire_mpack,
+    thin,
     verify,
 )
 from musehub_plugin.mpack.zstd import zstd
@@ -99,6 +101,16 @@ FILES = st.dictionaries(PATHS, st.one_of(st.binary(max_size=30), st.sampled_from
 def test_whoever_holds_the_bases_reads_what_was_written(bases: list[Files], versions: list[Files]) -> None:
     data, held = write(bases, versions)
     assert_holds(data, held, versions)
+
+
+@effort(60)
+@given(st.lists(FILES, max_size=3, unique_by=lambda files: ids.snapshot_id(manifest_of(files))), st.lists(FILES))
+def test_bases_that_memory_has_no_room_for_are_read_the_same(bases: list[Files], versions: list[Files]) -> None:
+    data, held = write(bases, versions)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(thin, "WIDE_BASES", 2)
+        patch.setattr(manifests, "WIDE_PATHS", 2)
+        assert_holds(data, held, versions)
 
 
 @effort(60)
