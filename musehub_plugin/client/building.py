@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from musehub_plugin.client.scratch import ScratchTable
 
 _CHUNK: Final = 1 << 20
+_DROPPED_AT_ONCE: Final = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -165,11 +167,21 @@ def _place_blobs(workdir: Workdir, snapshots: Iterable[str], known: Iterable[str
     before: Mapping[str, str] = workdir.read_snapshot(known[0]) if known else {}
     for sequence, snapshot_id in enumerate(snapshots):
         manifest = workdir.read_snapshot(snapshot_id)
-        changed = manifest.items() - before.items()
+        changed = _changed(before, manifest)
         blobs.place((ids.to_digest(object_id), path, sequence) for path, object_id in changed)
         before = manifest
     for snapshot_id in known:
-        blobs.drop(set(map(ids.to_digest, workdir.read_snapshot(snapshot_id).values())))
+        digests = map(ids.to_digest, workdir.read_snapshot(snapshot_id).values())
+        while some := set(islice(digests, _DROPPED_AT_ONCE)):
+            blobs.drop(some)
+
+
+def _changed(before: Mapping[str, str], manifest: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """Return the entries of a manifest that another has not."""
+    if isinstance(before, dict) and isinstance(manifest, dict):
+        return manifest.items() - before.items()
+    # Of wide ones there may be more than memory has room for.
+    return (entry for entry in manifest.items() if before.get(entry[0]) != entry[1])
 
 
 def _snapshot_id(workdir: Workdir, commit_id: str) -> str:

@@ -24,7 +24,7 @@ from musehub_plugin.names import unsafe_in_order, unsafe_manifest
 
 # Bytes of an entry's place in the packs, where entries are sorted by it: number, frame, offset and size.
 _PLACE: Final = 80
-_PLACED_AT_ONCE: Final = 1 << 16
+_PLACED_AT_ONCE: Final = 1 << 15
 # Some 400 bytes each; they are looked at again where they are needed.
 _KNOWN_FOLDERS: Final = 1 << 14
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from musehub_plugin.mpack.entities import SnapshotDelta
 
@@ -48,3 +49,12 @@ class FollowedManifest:
     def copy(self) -> dict[str, str] | WideManifest:
         """Return the entries as they are now."""
         return self.entries.copy()
+
+
+def is_wide(manifest: Mapping[str, str]) -> TypeGuard[WideManifest]:
+    """Say whether a manifest is read from a file, as memory has no room for it."""
+    if isinstance(manifest, dict):
+        return False
+    from musehub_plugin.mpack.wide import WideManifest
+
+    return isinstance(manifest, WideManifest)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING
 
 import msgpack
 
 from musehub_plugin.mpack.manifests import BASE_SHIFT, FROM_OUTSIDE, FROM_PREVIOUS, UNFINISHED
 from musehub_plugin.mpack.thin import Bases
+
+if TYPE_CHECKING:
+    from musehub_plugin.mpack.pages import PageFile
+    from musehub_plugin.mpack.wide import WideRefs
 
 ROWS_PER_FRAME = 4096
 # Well under the format's bound, as the estimate below is rough.
@@ -30,7 +36,7 @@ class SnapshotEncoder:
         self.based = False
         self._emit = emit
         self._bases = bases
-        self._refs: dict[str, int] = {}
+        self._refs: dict[str, int] | WideRefs = {}
         self._reset()
 
     def _reset(self) -> None:
@@ -49,11 +55,12 @@ class SnapshotEncoder:
 
     def add(
         self,
-        removed: Sequence[str],
+        removed: Collection[str],
         changed: Mapping[str, int],
         stored: bytes | None,
         entry_count: int,
         start: int | None = None,
+        file: PageFile | None = None,
     ) -> None:
         """Append a snapshot, given as what changed since the one added before; at first, since the empty manifest.
 
@@ -64,65 +71,83 @@ class SnapshotEncoder:
             stored: the snapshot's digest where the pack states it, None where the manifest determines it.
             entry_count: paths in the whole manifest.
             start: number of the base since which this changed, in place of the snapshot before.
+            file: where the manifest is, as memory has no room for it; it then does not start from a base.
         """
         code = FROM_PREVIOUS
+        if file is not None and isinstance(self._refs, dict):
+            from musehub_plugin.mpack.wide import WideRefs
+
+            self._refs = WideRefs.of(self._refs, file)
         if start is not None:
             self._refs = self._bases.refs(start)
             code = FROM_OUTSIDE | start << BASE_SHIFT
         if len(removed) + len(changed) > entry_count or (start is None and not self._codes):
-            refs = self._refs
-            for path in removed:
-                del refs[path]
-            refs.update(changed)
-            code, removed, changed = self._restarted(dict(sorted(refs.items())))
+            code, removed, changed = self._restarted(removed, changed)
         self.based = self.based or bool(code & FROM_OUTSIDE)
         if len(removed) + len(changed) <= _CHANGES_PER_ROW:
             self._add_row(removed, changed.items(), code)
         else:
-            self._add_rows(removed, list(changed.items()), code)
+            self._add_rows(removed, changed, code)
         if stored is not None:
             self._stored_ordinals.append(self._snapshots)
             self._stored += stored
         self._snapshots += 1
         self._flush_if_full()
 
-    def _restarted(self, target: dict[str, int]) -> tuple[int, Sequence[str], Mapping[str, int]]:
+    def _restarted(
+        self, removed: Collection[str], changed: Mapping[str, int]
+    ) -> tuple[int, Collection[str], Mapping[str, int]]:
         """Return how to write a manifest that does not start from the one before: code, removed and changed paths."""
+        refs = self._refs
+        if not isinstance(refs, dict):
+            refs.follow(removed, changed, full=False)
+            self._refs = refs.of({}, refs.pages.file)
+            return 0, (), refs
+        for path in removed:
+            del refs[path]
+        refs.update(changed)
+        target = dict(sorted(refs.items()))
         self._refs = {}
-        best: tuple[int, Sequence[str], Mapping[str, int]] = (0, (), target)
+        best: tuple[int, Collection[str], Mapping[str, int]] = (0, (), target)
         for number in range(len(self._bases)):
             refs = self._bases.refs(number)
-            changed = {path: ref for path, ref in target.items() if refs.get(path) != ref}
-            removed = sorted(refs.keys() - target.keys())
-            if len(removed) + len(changed) < len(best[1]) + len(best[2]):
+            different = {path: ref for path, ref in target.items() if refs.get(path) != ref}
+            gone = sorted(refs.keys() - target.keys())
+            if len(gone) + len(different) < len(best[1]) + len(best[2]):
                 self._refs = refs
-                best = (FROM_OUTSIDE | number << BASE_SHIFT, removed, changed)
+                best = (FROM_OUTSIDE | number << BASE_SHIFT, gone, different)
         return best
 
-    def _add_rows(self, removed: Sequence[str], changed: Sequence[tuple[str, int]], base: int) -> None:
+    def _add_rows(self, removed: Collection[str], changed: Mapping[str, int], base: int) -> None:
         """Append a snapshot in rows of a bounded size, which may be in several frames."""
-        size = _CHANGES_PER_ROW
-        parts: list[tuple[Sequence[str], Sequence[tuple[str, int]]]] = []
-        parts += ((removed[start : start + size], ()) for start in range(0, len(removed), size))
-        parts += (((), changed[start : start + size]) for start in range(0, len(changed), size))
-        for part in parts[:-1]:
+        parts = _parts(removed, changed)
+        part = next(parts)
+        for following in parts:
             self._add_row(*part, base | UNFINISHED)
             self._flush_if_full()
             base = FROM_PREVIOUS
-        self._add_row(*parts[-1], base)
+            part = following
+        self._add_row(*part, base)
 
-    def _add_row(self, removed: Iterable[str], changed: Iterable[tuple[str, int]], code: int) -> None:
+    def _add_row(self, removed: Collection[str], changed: Collection[tuple[str, int]], code: int) -> None:
         paths, refs, last = self._paths, self._refs, self._last_ref
+        known_refs = refs if isinstance(refs, dict) else refs.get_many(path for path, _ in changed)
         removed_before, changed_before = len(self._removed), len(self._changed)
         for path in removed:
             self._removed.append(self._path_code(path))
-            del refs[path]
         for path, ref in changed:
             known = paths.get(path)
             self._changed.append(self._path_code(path) if known is None else known + 1)
-            before = refs.get(path, -1)
+            before = known_refs.get(path, -1)
             self._ref_steps.append(ref - (before if before >= 0 else last))
-            refs[path] = last = ref
+            last = ref
+        if isinstance(refs, dict):
+            for path in removed:
+                del refs[path]
+            refs.update(changed)
+        else:
+            refs.remove(removed)
+            refs.set(changed)
         self._last_ref = last
         removed_count = len(self._removed) - removed_before
         changed_count = len(self._changed) - changed_before
@@ -162,3 +187,14 @@ class SnapshotEncoder:
         ]
         self._emit(msgpack.packb(columns), self._snapshots)
         self._reset()
+
+
+def _parts(
+    removed: Collection[str], changed: Mapping[str, int]
+) -> Iterator[tuple[Collection[str], Collection[tuple[str, int]]]]:
+    """Yield what rows of a bounded size remove and set."""
+    paths, entries = iter(removed), iter(changed.items())
+    while gone := list(islice(paths, _CHANGES_PER_ROW)):
+        yield gone, ()
+    while some := list(islice(entries, _CHANGES_PER_ROW)):
+        yield (), some

@@ -7,13 +7,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgpack
 
 from musehub_plugin import ids
 from musehub_plugin.mpack.digests import DigestTable
 from musehub_plugin.mpack.emitter import FrameEmitter, Sink
+from musehub_plugin.mpack.following import is_wide
 from musehub_plugin.mpack.history import CommitEncoder
 from musehub_plugin.mpack.layout import BLOB_FRAME_BYTES, OPTIONAL_KIND, Kind
 from musehub_plugin.mpack.leaning import BaseBlob, Leaning
@@ -21,6 +22,10 @@ from musehub_plugin.mpack.limits import Limits
 from musehub_plugin.mpack.manifests import ManifestHasher
 from musehub_plugin.mpack.reader import MPackReader
 from musehub_plugin.mpack.snapshots import SnapshotEncoder
+
+if TYPE_CHECKING:
+    from musehub_plugin.mpack.pages import PageHasher
+    from musehub_plugin.mpack.wide import WideManifest
 
 # On two real histories level 6 takes the time of level 3 and 4 to 9 % fewer bytes.
 BLOB_LEVEL = 6
@@ -105,7 +110,8 @@ class MPackWriter:
         self._outside_pending = bytearray()
         self._snapshot_digests = DigestTable()
         self._snapshots = SnapshotEncoder(self._emit_snapshots, self._leaning.bases)
-        self._manifest: dict[str, str] = {}
+        self._manifest: dict[str, str] | WideManifest = {}
+        self._page_hasher: PageHasher | None = None
         self._hasher: ManifestHasher | None = None
         self._commits = CommitEncoder(self._emit_commits, self._limits)
 
@@ -277,6 +283,8 @@ class MPackWriter:
         ordinal = self._objects.number(digest)
         if ordinal == known:
             self._outside_pending += digest
+            if len(self._outside_pending) >= 32 * _IDS_PER_FRAME:
+                self._flush_outside()
         return ordinal
 
     def add_snapshot(self, snapshot_id: str, manifest: Mapping[str, str], *, derivable: bool | None = None) -> None:
@@ -284,7 +292,8 @@ class MPackWriter:
 
         Args:
             snapshot_id: its id.
-            manifest: `{path: object_id}`; objects that the pack does not hold are listed by their ids.
+            manifest: `{path: object_id}`; objects that the pack does not hold are listed by their ids. A `WideManifest`
+                may be wider than memory has room for.
             derivable: True where `snapshot_id` is known to be the hash of `manifest`: it is then not stored, and a
                 reader computes it. False stores it. None computes it here and stores it where it differs.
 
@@ -294,6 +303,9 @@ class MPackWriter:
         """
         self._enter_stage(_Stage.SNAPSHOTS)
         before = self._manifest
+        if not isinstance(before, dict) or is_wide(manifest):
+            self._add_wide(snapshot_id, manifest, derivable)
+            return
         changed = {path: object_id for path, object_id in manifest.items() if before.get(path) != object_id}
         added = sum(1 for path in changed if path not in before)
         removed: list[str] = []
@@ -309,6 +321,28 @@ class MPackWriter:
         else:
             self._hasher = None
         self._append_snapshot(snapshot_id, removed, changed, derivable)
+
+    def _add_wide(self, snapshot_id: str, manifest: Mapping[str, str], derivable: bool | None) -> None:
+        """Append a snapshot whose manifest memory has no room for, or one that follows on such a one."""
+        # Here and not above: hardly any manifest is wide.
+        from musehub_plugin.mpack.pages import PageHasher
+        from musehub_plugin.mpack.widewriting import both_wide, wide_change
+
+        before, now = both_wide(self._manifest, manifest)
+        self._hasher = None
+        if derivable is None:
+            self._page_hasher = self._page_hasher or PageHasher()
+            derivable = ids.from_digest(self._page_hasher.digest(now.pages)) == snapshot_id
+        limits = self._limits
+        if len(now) > limits.max_manifest_entries:
+            raise ValueError(f"snapshot {snapshot_id} is over {limits.max_manifest_entries} paths")
+        digest = self._snapshot_digest(snapshot_id)
+        try:
+            removed, refs = wide_change(before, now, self._object_ordinal, limits.max_path_size)
+        except ValueError as error:
+            raise ValueError(f"snapshot {snapshot_id}: {error}") from None
+        self._manifest = now.copy()
+        self._snapshots.add(removed, refs, None if derivable else digest, len(now), file=now.pages.file)
 
     def add_snapshot_delta(
         self,
@@ -345,13 +379,21 @@ class MPackWriter:
                 self.add_snapshot(snapshot_id, {**{path: whole[path] for path in kept}, **changed}, derivable=derivable)
                 return
             self._manifest = dict(self._leaning.manifests[start])
-        before = self._manifest
+        before = self._manifest = dict(self._manifest) if is_wide(self._manifest) else self._manifest
         gone = sorted(path for path in removed if path not in changed) if removed else []
         for path in gone:
             if path not in before:
                 raise ValueError(f"snapshot {snapshot_id} removes {path!r:.100}, which is not there")
         now = {path: object_id for path, object_id in changed.items() if before.get(path) != object_id}
         self._append_snapshot(snapshot_id, gone, now, derivable, start)
+
+    def _snapshot_digest(self, snapshot_id: str) -> bytes:
+        """Number a snapshot, and return the 32 bytes of its id."""
+        digest = ids.to_digest(snapshot_id)
+        known = self._snapshot_digests.count
+        if self._snapshot_digests.number(digest) != known:
+            raise ValueError(f"snapshot {snapshot_id} was added before")
+        return digest
 
     def _append_snapshot(
         self,
@@ -361,12 +403,10 @@ class MPackWriter:
         derivable: bool,
         start: int | None = None,
     ) -> None:
-        digest = ids.to_digest(snapshot_id)
-        known = self._snapshot_digests.count
-        if self._snapshot_digests.number(digest) != known:
-            raise ValueError(f"snapshot {snapshot_id} was added before")
+        digest = self._snapshot_digest(snapshot_id)
         limits = self._limits
         manifest = self._manifest
+        assert isinstance(manifest, dict)  # noqa: S101 - it is made one before
         for path in removed:
             del manifest[path]
         for path in changed:

@@ -14,7 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musehub_plugin import ids
-from musehub_plugin.mpack import Limits, MPackError, MPackReader, MPackWriter, manifests, pages, verify, wide
+from musehub_plugin.mpack import (
+    Limits,
+    MPackError,
+    MPackReader,
+    MPackWriter,
+    manifests,
+    pages,
+    snapshots,
+    verify,
+    wide,
+    widewriting,
+)
 from musehub_plugin.mpack.manifests import FROM_PREVIOUS, UNFINISHED, ManifestHasher, SnapshotDecoder
 from musehub_plugin.mpack.pages import PageFile, PageHasher, SortedPages
 from musehub_plugin.mpack.wide import WideManifest
@@ -31,6 +42,9 @@ def _small_bounds() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifests, "WIDE_PATHS", MANY)
         patch.setattr(wide, "PIECE", 2)
+        patch.setattr(widewriting, "PIECE", 2)
+        patch.setattr(snapshots, "_CHANGES_PER_ROW", 4)
+        patch.setattr(snapshots, "_RAW_TARGET", 500)
         patch.setattr(pages, "_PAGE_BYTES", 150)
         patch.setattr(pages, "_KEPT_PAGES", 2)
         yield
@@ -107,6 +121,36 @@ def test_a_pack_of_wide_manifests_gives_what_was_written(run: list[dict[str, str
     reader = MPackReader(out)
     assert [ids.from_digest(digest) for digest, _ in reader.hashed_snapshots()] == [each for each, _ in expected]
     verify(MPackReader(out))
+
+
+@given(st.lists(st.tuples(manifests_of_few, st.booleans()), min_size=1, max_size=8), st.booleans() | st.none())
+def test_wide_manifests_are_written_as_others_are(
+    run: list[tuple[dict[str, str], bool]], derivable: bool | None
+) -> None:
+    run = list({ids.snapshot_id(manifest): (manifest, is_wide) for manifest, is_wide in run}.values())
+    plain, some_wide = io.BytesIO(), io.BytesIO()
+    with MPackWriter(plain) as writer, MPackWriter(some_wide) as other:
+        for manifest, is_wide in run:
+            snapshot_id = ids.snapshot_id(manifest)
+            writer.add_snapshot(snapshot_id, manifest, derivable=derivable)
+            wide_one = WideManifest.of(manifest, PageFile())
+            other.add_snapshot(snapshot_id, wide_one if is_wide else manifest, derivable=derivable)
+    assert some_wide.getvalue() == plain.getvalue()
+
+
+def test_changes_follow_on_a_wide_manifest() -> None:
+    manifest = {"a": ids.fake_id("1")}
+    out = io.BytesIO()
+    with MPackWriter(out) as writer:
+        writer.add_snapshot(ids.fake_id("one"), WideManifest.of(manifest, PageFile()))
+        writer.add_snapshot_delta(ids.fake_id("two"), ["a"], {"b": manifest["a"]}, derivable=False)
+    assert [dict(found) for _, found in MPackReader(out).snapshots()] == [manifest, {"b": manifest["a"]}]
+
+
+def test_a_wide_manifest_of_a_path_that_is_too_long_is_not_written() -> None:
+    manifest = WideManifest.of({"a" * 4097: ids.fake_id("1")}, PageFile())
+    with MPackWriter(io.BytesIO()) as writer, pytest.raises(ValueError, match="is over 4096 bytes"):
+        writer.add_snapshot(ids.fake_id("one"), manifest)
 
 
 def test_a_wide_manifest_is_a_mapping() -> None:

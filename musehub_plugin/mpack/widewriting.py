@@ -1,0 +1,85 @@
+"""What one manifest changes from another, where memory has no room for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import islice
+
+from musehub_plugin import ids
+from musehub_plugin.mpack.pages import Page, SortedPages
+from musehub_plugin.mpack.wide import PIECE, WideManifest, WidePaths, WideRefs
+
+
+def both_wide(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[WideManifest, WideManifest]:
+    """Return two manifests as ones that are read from a file; one of them is."""
+    file = next(each.pages.file for each in (now, before) if isinstance(each, WideManifest))
+    wide = [each if isinstance(each, WideManifest) else WideManifest.of(each, file) for each in (before, now)]
+    return wide[0], wide[1]
+
+
+def wide_change(
+    before: WideManifest, now: WideManifest, ordinal: Callable[[str], int], max_path_size: int
+) -> tuple[Collection[str], Mapping[str, int]]:
+    """Return the paths that are gone, and the objects of those that are new or different; both sorted by path.
+
+    Args:
+        before: the manifest before.
+        now: the manifest.
+        ordinal: gives an object's ordinal.
+        max_path_size: bytes that a new path may have.
+
+    Raises:
+        ValueError: a path has more.
+    """
+    file = now.pages.file
+    removed: list[str] | WidePaths = []
+    changed: dict[str, int] | WideRefs = {}
+    rest = differing(before.pages, now.pages)
+    while some := list(islice(rest, PIECE)):
+        gone = [path.decode() for path, _, new in some if new is None]
+        for path, old, new in some:
+            if old is None and new is not None and len(path) > max_path_size:
+                raise ValueError(f"path {path.decode()!r:.100} is over {max_path_size} bytes")
+        refs = {path.decode(): ordinal(ids.PREFIX + new.decode()) for path, _, new in some if new is not None}
+        if isinstance(removed, list) and len(removed) + len(gone) > PIECE:
+            first, removed = removed, WidePaths(SortedPages(file))
+            removed.add(first)
+        if isinstance(removed, list):
+            removed += gone
+        else:
+            removed.add(gone)
+        if isinstance(changed, dict) and len(changed) + len(refs) > PIECE:
+            changed = WideRefs.of(changed, file)
+        if isinstance(changed, dict):
+            changed.update(refs)
+        else:
+            changed.set(refs.items())
+    return removed, changed
+
+
+def differing(before: SortedPages, now: SortedPages) -> Iterator[tuple[bytes, bytes | None, bytes | None]]:
+    """Yield the keys of which the values differ, with the value before and the value now; None where there is none.
+
+    Pages that both have are not looked at.
+    """
+    shared = set(map(id, before.pages())) & set(map(id, now.pages()))
+    old, new = _rows(before.pages(), shared), _rows(now.pages(), shared)
+    left, right = next(old, None), next(new, None)
+    while left is not None or right is not None:
+        if right is None or (left is not None and left[0] < right[0]):
+            assert left is not None  # noqa: S101 - one of them is there
+            yield left[0], left[1], None
+            left = next(old, None)
+        elif left is None or right[0] < left[0]:
+            yield right[0], None, right[1]
+            right = next(new, None)
+        else:
+            if left[1] != right[1]:
+                yield left[0], left[1], right[1]
+            left, right = next(old, None), next(new, None)
+
+
+def _rows(pages: Collection[Page], shared: Collection[int]) -> Iterator[tuple[bytes, bytes]]:
+    for page in pages:
+        if id(page) not in shared:
+            yield from page.rows()
