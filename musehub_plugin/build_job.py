@@ -10,7 +10,7 @@ from musehub_plugin.errors import HubError, StorageUnavailable
 from musehub_plugin.fetch import Build, make_for_job
 from musehub_plugin.hub import Hub
 from musehub_plugin.repack import heartbeat
-from musehub_plugin.store import fetch_plans, jobs
+from musehub_plugin.store import builds, jobs
 from musehub_plugin.store.session import Database
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def order_build(db: Database, build: Build) -> bool:
     if job is not None and job.state in {jobs.PENDING, jobs.RUNNING}:
         return False
     request = msgpack.packb([list(build.want), list(build.have), list(build.capabilities)])
-    fetch_plans.note_request(db, build.key, build.repo_id, request)
+    builds.note_request(db, build.key, build.repo_id, request)
     jobs.add_job(db, job_id, jobs.BUILD, build.key)
     return True
 
@@ -40,7 +40,7 @@ def run_build_job(hub: Hub, db: Database, plan_key: str) -> bool:
     if not jobs.claim_job(db, job_id, hub.settings.job_lease):
         db.rollback()
         return False
-    noted = fetch_plans.noted_request(db, plan_key)
+    noted = builds.noted_request(db, plan_key)
     db.commit()
     state, error, retry_in, counts = jobs.DONE, "", 0, True
     try:

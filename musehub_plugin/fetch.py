@@ -26,8 +26,8 @@ from musehub_plugin.plan import CopiedPack, Plan, begun_with, plan_delta, planne
 from musehub_plugin.signals import reached
 from musehub_plugin.storage.temporary import temporary_room
 from musehub_plugin.storage.uploads import mpack_url, put_mpack_file
+from musehub_plugin.store import builds, fetch_packs, fetch_plans, locks
 from musehub_plugin.store import commits as commit_store
-from musehub_plugin.store import fetch_packs, fetch_plans, locks
 from musehub_plugin.store.fetch_plans import ReadyPack
 from musehub_plugin.store.session import Database
 
@@ -275,7 +275,7 @@ class _Asked:
             if time.monotonic() - noted > _LEASE_KEPT_EVERY:
                 noted = time.monotonic()
                 with self._db.apart() as apart:
-                    fetch_plans.keep_build(apart, key, holder, self._hub.settings.job_lease)
+                    builds.keep_build(apart, key, holder, self._hub.settings.job_lease)
                     apart.commit()
 
         return keep
@@ -290,7 +290,7 @@ class _Asked:
             if self._inline and pack.size_bytes <= hub.settings.fetch_inline:
                 return pack._replace(content=file.read())
             if self._db.may_write_apart:
-                self._keep_from_collection(pack)
+                fetch_packs.keep_fetch_pack(self._db, pack.mpack_id, pack.size_bytes)
             reached("fetch.kept")
             put_mpack_file(hub.storage, pack.mpack_id, file)
         reached("fetch.stored")
@@ -302,30 +302,10 @@ class _Asked:
         """Make a pack known as the answer to its plan, and to this very question where it is all of the answer."""
         key, holder = build
         is_whole = not self._mpacks or bool(self._have)
-        with self._db.apart() as apart:
-
-            def work() -> None:
-                keys = [key, self._key] if is_whole and self._is_worth_keeping(plan, [pack]) else [key]
-                fetch_plans.add_plans(apart, keys, self._repo_id, [pack])
-                fetch_plans.end_build(apart, key, holder)
-
-            apart.transaction(work)
+        keys = [key, self._key] if is_whole and self._is_worth_keeping(plan, [pack]) else [key]
+        builds.settle_build(self._db, key, holder, keys, self._repo_id, pack)
         self._is_kept = is_whole
         self._is_build_ended = True
-
-    def _keep_from_collection(self, pack: ReadyPack) -> None:
-        """Record a pack before it is stored, so that it is collected some time after its last URL and not before.
-
-        In a unit of work of its own: a read must not commit what the host has half done.
-        """
-        with self._db.apart() as apart:
-
-            def work() -> None:
-                # A collection may be removing this very file, as a pushed mpack that nobody needs: wait for its end.
-                locks.share_history(apart)
-                fetch_packs.use_fetch_pack(apart, pack.mpack_id, pack.size_bytes)
-
-            apart.transaction(work)
 
     def _keep(self, packs: Sequence[ReadyPack], plan: Plan | None) -> None:
         """Have the same question answered by a look next time, where that pays."""
@@ -438,12 +418,13 @@ def _single_flight(
     """
     deadline = time.monotonic() + hub.settings.build_wait
     pause = _FIRST_LOOK
-    ready = _found(hub, db, key)
-    leased = False
+    lease, most = hub.settings.job_lease, hub.settings.max_builds
+    leased = builds.take_build(db, key, repo_id, holder, lease, most)
+    ready = None if leased else _found(hub, db, key)
     while ready is None and not leased:
         with db.apart() as apart:
-            full = fetch_plans.builds_under_way(apart) >= hub.settings.max_builds
-            leased = not full and fetch_plans.lease_build(apart, key, repo_id, holder, hub.settings.job_lease)
+            full = builds.builds_under_way(apart) >= most
+            leased = not full and builds.lease_build(apart, key, repo_id, holder, lease)
             apart.commit()
         if leased:
             break
@@ -472,5 +453,5 @@ def _single_flight(
     finally:
         if not is_ended():
             with db.apart() as apart:
-                fetch_plans.end_build(apart, key, holder)
+                builds.end_build(apart, key, holder)
                 apart.commit()

@@ -21,8 +21,8 @@ from musehub_plugin.hub import Hub
 from musehub_plugin.signals import collected, reached
 from musehub_plugin.storage.base import Deletes, KeepsParts
 from musehub_plugin.storage.uploads import delete_upload
+from musehub_plugin.store import builds, fetch_packs, fetch_plans, garbage, jobs, locks, manifests, repos
 from musehub_plugin.store import commits as commit_store
-from musehub_plugin.store import fetch_packs, fetch_plans, garbage, jobs, locks, manifests, repos
 from musehub_plugin.store.session import Database
 
 logger = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ class _Collection:
 
         def work() -> None:
             fetch_plans.forget_unused_plans(self._db, self._grace)
-            fetch_plans.drop_lapsed_builds(self._db, self._grace)
+            builds.drop_lapsed_builds(self._db, self._grace)
 
         self._db.transaction(work)
 

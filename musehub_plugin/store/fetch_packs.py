@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, exists, select
+from typing import cast
 
+from sqlalchemy import BigInteger, Table, delete, exists, func, literal_column, select
+from sqlalchemy.dialects.postgresql import insert
+
+from musehub_plugin.store import locks
 from musehub_plugin.store.models import (
+    Id,
     MusehubClonePack,
     MusehubFetchPack,
     MusehubFetchPlan,
     MusehubMPack,
     MusehubUpload,
 )
+from musehub_plugin.store.prepared import Note, value_of
 from musehub_plugin.store.session import Database
 
 
@@ -21,6 +27,44 @@ def use_fetch_pack(db: Database, mpack_id: str, size_bytes: int) -> None:
         {"mpack_id": mpack_id, "size_bytes": size_bytes, "used_at": db.now(), "created_at": db.now()},
         update=("used_at",),
     )
+
+
+_held = locks.SHARE_HISTORY.cte("held").prefix_with("MATERIALIZED")
+_new = insert(cast(Table, MusehubFetchPack.__table__)).from_select(
+    ["mpack_id", "size_bytes", "created_at", "used_at"],
+    select(
+        value_of("mpack_id", Id()),
+        value_of("size_bytes", BigInteger()),
+        func.clock_timestamp(),
+        func.clock_timestamp(),
+    ).select_from(_held),
+    include_defaults=False,
+)
+_KEEP_PACK = Note(
+    _new.on_conflict_do_update(index_elements=["mpack_id"], set_={"used_at": _new.excluded.used_at}).returning(
+        literal_column("1")
+    )
+)
+
+
+def keep_fetch_pack(db: Database, mpack_id: str, size_bytes: int) -> None:
+    """Record a pack before it is stored, so that it is collected some time after its last URL and not before.
+
+    Args:
+        db: the unit of work of the request, which has no part in it: a read must not commit what a host has half done.
+        mpack_id: its id.
+        size_bytes: its size.
+    """
+    if _KEEP_PACK.write(db, mpack_id=mpack_id, size_bytes=size_bytes) is not None:
+        return
+    with db.apart() as apart:
+
+        def work() -> None:
+            # A collection may be removing this very file, as a pushed mpack that nobody needs: wait for its end.
+            locks.share_history(apart)
+            use_fetch_pack(apart, mpack_id, size_bytes)
+
+        apart.transaction(work)
 
 
 def stale_fetch_packs(db: Database, unused_for: int, limit: int) -> list[str]:

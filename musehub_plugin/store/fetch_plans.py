@@ -1,4 +1,4 @@
-"""Answers to fetches that are ready, who is making one, and the packs that a clone is made of."""
+"""Answers to fetches that are ready, and the packs that a clone is made of."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, case, delete, func, outerjoin, select, update
+from sqlalchemy import bindparam, case, delete, outerjoin, select, update
 
 from musehub_plugin.store.fetch_packs import use_fetch_pack
-from musehub_plugin.store.models import MusehubBuild, MusehubClonePack, MusehubFetchPack, MusehubFetchPlan
+from musehub_plugin.store.models import MusehubClonePack, MusehubFetchPack, MusehubFetchPlan
 from musehub_plugin.store.prepared import Question
 from musehub_plugin.store.session import Database, batches, columns
 
@@ -125,84 +125,6 @@ def forget_unused_plans(db: Database, unused_for: int) -> int:
     """Forget answers that nobody was given for some seconds; return how many rows went."""
     return db.change(
         delete(MusehubFetchPlan).where(MusehubFetchPlan.used_at < db.now(-unused_for)).execution_options(**_QUIET)
-    )
-
-
-def lease_build(db: Database, plan_key: str, repo_id: str, holder: str, seconds: int) -> bool:
-    """Take it upon oneself to make the mpack of a plan; say whether nobody else is at it. Commit at once."""
-    taken = db.insert_one(
-        MusehubBuild,
-        {
-            "plan_key": plan_key,
-            "repo_id": repo_id,
-            "holder": holder,
-            "lease_until": db.now(seconds),
-        },
-    )
-    if taken:
-        return True
-    return (
-        db.change(
-            update(MusehubBuild)
-            .where(MusehubBuild.plan_key == plan_key, MusehubBuild.lease_until <= db.now())
-            .values(holder=holder, lease_until=db.now(seconds))
-            .execution_options(**_QUIET)
-        )
-        == 1
-    )
-
-
-def keep_build(db: Database, plan_key: str, holder: str, seconds: int) -> None:
-    """Extend the lease on a build, if it is still ours."""
-    db.change(
-        update(MusehubBuild)
-        .where(MusehubBuild.plan_key == plan_key, MusehubBuild.holder == holder)
-        .values(lease_until=db.now(seconds))
-        .execution_options(**_QUIET)
-    )
-
-
-def note_request(db: Database, plan_key: str, repo_id: str, request: bytes) -> None:
-    """Note what a job is to make; nobody is at it yet."""
-    db.upsert(
-        MusehubBuild,
-        {"plan_key": plan_key, "repo_id": repo_id, "holder": "", "lease_until": db.now(), "request": request},
-        update=("request",),
-    )
-
-
-def noted_request(db: Database, plan_key: str) -> tuple[str, bytes] | None:
-    """Return the repo and what was asked for of a plan that a job is to make."""
-    row = db.execute(
-        select(MusehubBuild.repo_id, MusehubBuild.request).where(
-            MusehubBuild.plan_key == plan_key, MusehubBuild.request.is_not(None)
-        )
-    ).first()
-    return None if row is None else (row.repo_id, bytes(row.request))
-
-
-def end_build(db: Database, plan_key: str, holder: str) -> None:
-    """Let go of a build, if it is still ours."""
-    db.change(
-        delete(MusehubBuild)
-        .where(MusehubBuild.plan_key == plan_key, MusehubBuild.holder == holder)
-        .execution_options(**_QUIET)
-    )
-
-
-def builds_under_way(db: Database) -> int:
-    """Return how many mpacks are being made, on all machines."""
-    return int(
-        db.execute(
-            select(func.count()).select_from(MusehubBuild).where(MusehubBuild.lease_until > db.now())
-        ).scalar_one()
-    )
-
-
-def drop_lapsed_builds(db: Database, lapsed_for: int) -> int:
-    """Forget builds whose holder died some seconds ago and that nobody took over."""
-    return db.change(
-        delete(MusehubBuild).where(MusehubBuild.lease_until < db.now(-lapsed_for)).execution_options(**_QUIET)
     )
 
 

@@ -10,7 +10,7 @@ excludes all others.
 
 from __future__ import annotations
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import String, case, func, literal_column, select, true, update
 
 from musehub_plugin.store.models import MusehubJob
 from musehub_plugin.store.session import Database
@@ -20,7 +20,19 @@ _HISTORY = 0x6D757365_68697374
 _GRAPH = 0x6D757367
 # A push waits so long for another one's lock, then it fails and may be tried again: a web worker is freed where the
 # other one's object storage hangs.
-_PATIENCE = "10s"
+_PATIENCE = literal_column("'10s'", String())
+
+_set_patience = func.current_setting(literal_column("'lock_timeout'"))
+# Evaluated from left to right.
+SHARE_HISTORY = select(
+    func.set_config(
+        literal_column("'lock_timeout'"),
+        case((_set_patience == literal_column("'0'"), _PATIENCE), else_=_set_patience),
+        true(),
+    ).label("patience"),
+    func.pg_advisory_xact_lock_shared(literal_column(str(_HISTORY))).label("held"),
+)
+"""What `share_history` asks of PostgreSQL, for a statement that does more besides."""
 
 
 def share_history(db: Database) -> None:
@@ -29,10 +41,7 @@ def share_history(db: Database) -> None:
     From here on it waits ten seconds at most for any lock, unless the host has set a `lock_timeout` of its own.
     """
     if db.dialect == "postgresql":
-        current = func.current_setting("lock_timeout")
-        # One statement, evaluated from left to right.
-        patience = func.set_config("lock_timeout", case((current == "0", _PATIENCE), else_=current), True)
-        db.execute(select(patience, func.pg_advisory_xact_lock_shared(_HISTORY)))
+        db.execute(SHARE_HISTORY)
     else:
         _begin_writing(db)
 

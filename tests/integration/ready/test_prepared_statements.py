@@ -10,6 +10,9 @@ import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.pool import NullPool
 
+from musehub_plugin.ids import fake_id
+from musehub_plugin.store.builds import take_build
+from musehub_plugin.store.fetch_packs import is_file_needed, keep_fetch_pack
 from musehub_plugin.store.repos import find_repo
 from musehub_plugin.store.session import Database
 from musehub_plugin.testing.factories import create_repo
@@ -51,6 +54,67 @@ def cut_connections(hub: HubEnvironment, url: str) -> None:
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
         )
+
+
+def notes(hub: HubEnvironment, database: Database, name: str) -> bool:
+    """Note that a pack is about to be stored, and say whether another connection sees it."""
+    mpack_id = fake_id(name)
+    keep_fetch_pack(database, mpack_id, 1)
+    with hub.session() as session:
+        return is_file_needed(Database(session), mpack_id)
+
+
+def test_a_note_is_permanent_and_begins_no_unit_of_work(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        database = Database(session)
+        assert notes(hub, database, "a")
+        assert not database.has_begun
+
+
+def test_a_note_has_no_part_in_a_unit_of_work_that_has_begun(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        database = Database(session)
+        session.execute(text("UPDATE musehub_repo SET slug = 'renamed'"))
+        assert notes(hub, database, "a")
+        session.rollback()
+        assert finds(database, "songs")
+
+
+def test_a_note_is_made_where_a_pooler_did_not_keep_its_statement(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        database = Database(session)
+        assert notes(hub, database, "a")
+        on_all_connections(hub, "DEALLOCATE ALL")
+        assert notes(hub, database, "b")
+
+
+def test_a_note_is_made_where_its_connection_was_cut(hub: HubEnvironment, postgres_config: dict[str, Any]) -> None:
+    with hub.session() as session:
+        database = Database(session)
+        assert notes(hub, database, "a")
+        cut_connections(hub, postgres_config["SQLALCHEMY_DATABASE_URI"])
+        assert notes(hub, database, "b")
+
+
+def test_a_build_is_taken_by_one_and_again_by_the_same(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        database = Database(session)
+        took = [take_build(database, fake_id("a"), "a repo", holder, 60, 9) for holder in ("x", "y", "x")]
+    assert took == [True, False, True]
+
+
+def test_a_build_is_taken_over_where_the_lease_has_ended(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        database = Database(session)
+        took = [take_build(database, fake_id("a"), "a repo", holder, -1, 9) for holder in ("x", "y")]
+    assert took == [True, True]
+
+
+def test_no_more_builds_are_taken_than_may_be_made(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        database = Database(session)
+        took = [take_build(database, fake_id(name), "a repo", "x", 60, 2) for name in ("a", "b", "c")]
+    assert took == [True, True, False]
 
 
 def test_a_question_begins_no_unit_of_work(hub: HubEnvironment) -> None:
