@@ -15,8 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine
 
 from musehub_plugin.store.host_migrations import VERSION_TABLE
 from musehub_plugin.store.models import Base
@@ -72,16 +71,6 @@ def differences(engine: Engine) -> list[Any]:
     """Return how the database differs from the models, as Alembic's autogenerate sees it; empty where it does not."""
     with engine.connect() as connection:
         return list(compare_metadata(_context(connection), Base.metadata))
-
-
-def database_answers(engine: Engine) -> bool:
-    """Say whether the database answers."""
-    try:
-        with engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
-    except SQLAlchemyError:
-        return False
-    return True
 
 
 def _context(connection: Connection) -> MigrationContext:

@@ -30,6 +30,7 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -316,6 +317,16 @@ def sqlite_journal_mode(engine: Engine) -> str:
     """Return `delete`, `wal`, `memory` or another of SQLite's journal modes."""
     with engine.connect() as connection:
         return str(connection.exec_driver_sql("PRAGMA journal_mode").scalar())
+
+
+def database_answers(engine: Engine) -> bool:
+    """Say whether the database answers."""
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except SQLAlchemyError:
+        return False
+    return True
 
 
 def columns(model: type[Base]) -> ReadOnlyColumnCollection[str, Column[Any]]:

@@ -20,7 +20,7 @@ from musehub_plugin.hub import current_hub
 from musehub_plugin.jobs.queue import queue_answers
 from musehub_plugin.metrics import render_metrics
 from musehub_plugin.storage.base import Pings, Storage
-from musehub_plugin.store.migrate import database_answers
+from musehub_plugin.store.session import database_answers
 from musehub_plugin.web import problems
 from musehub_plugin.web.negotiation import encode_response
 
