@@ -54,6 +54,8 @@ def _limits(settings: Settings) -> Limits:
         max_raw_size=settings.max_push_raw,
         # Above what `unsafe_path` takes, which names the path where it refuses one.
         max_path_size=16 * MAX_PATH_BYTES,
+        # What is stored of a manifest takes the memory all the same, and a stranger's may be slow to read out of a file.
+        wide_in_file=False,
     )
 
 

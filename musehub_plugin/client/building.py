@@ -112,20 +112,24 @@ def whole_mpack(workdir: Workdir, source: Path) -> Iterator[BuiltMPack]:
     """
     path = workdir.temp_path()
     try:
-        with source.open("rb") as thin, path.open("xb") as file:
-            reader = MPackReader(thin, cached_frames=1, bases=Held(workdir), folder=workdir.temp_folder)
-            out = HashedFile(file)
-            with MPackWriter(out) as writer:
-                for blob in reader.blobs():
-                    writer.add_blob_stream(blob.object_id, blob.size, blob.chunks())
-                for snapshot_id, manifest in reader.snapshots():
-                    writer.add_snapshot(snapshot_id, manifest)
-                for commit in reader.commits():
-                    writer.add_commit(commit)
-                summary = writer.finish()
-        yield BuiltMPack(path, out.mpack_id(), summary)
+        yield _whole(workdir, source, path)
     finally:
         path.unlink(missing_ok=True)
+
+
+def _whole(workdir: Workdir, source: Path, path: Path) -> BuiltMPack:
+    with source.open("rb") as thin, path.open("xb") as file:
+        reader = MPackReader(thin, cached_frames=1, bases=Held(workdir), folder=workdir.temp_folder)
+        out = HashedFile(file)
+        with MPackWriter(out) as writer:
+            for blob in reader.blobs():
+                writer.add_blob_stream(blob.object_id, blob.size, blob.chunks())
+            for snapshot_id, manifest in reader.snapshots():
+                writer.add_snapshot(snapshot_id, manifest)
+            for commit in reader.commits():
+                writer.add_commit(commit)
+            summary = writer.finish()
+    return BuiltMPack(path, out.mpack_id(), summary)
 
 
 def _write(workdir: Workdir, history: History, commits: Sequence[str], writer: MPackWriter, progress: Progress) -> None:

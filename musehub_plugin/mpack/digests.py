@@ -89,7 +89,8 @@ class DigestTable:
         self._place(0)
 
     def _resize(self, size: int) -> None:
-        self._slots = array("I", bytes(4 * size))
+        # Not out of bytes, which would be as many again for a moment.
+        self._slots = array("I", [0]) * size
         self._mask = size - 1
 
     def _place(self, start: int) -> None:

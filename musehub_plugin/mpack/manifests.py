@@ -247,7 +247,9 @@ class SnapshotDecoder:
         lowest = -len(known)
         in_frame = 0
         object_count = self._object_count
-        most = min(WIDE_PATHS, WIDE_BYTES // (max(map(len, paths), default=1) or 1))
+        most = len(raw) + self._limits.max_manifest_entries
+        if self._limits.wide_in_file:
+            most = min(WIDE_PATHS, WIDE_BYTES // (max(map(len, paths), default=1) or 1))
         for row, code in enumerate(codes):
             change = self._begin(row, code, where)
             gone, now, refs = change.removed, change.changed, self._refs

@@ -244,3 +244,12 @@ def test_long_paths_make_a_manifest_wide(monkeypatch: pytest.MonkeyPatch, tmp_pa
         writer.add_snapshot(ids.snapshot_id(manifest), manifest)
     [delta] = MPackReader(out, folder=tmp_path).snapshot_deltas()
     assert (delta.is_wide, dict(delta.changed), delta.snapshot_id) == (True, manifest, ids.snapshot_id(manifest))
+
+
+def test_who_has_the_memory_reads_wide_manifests_as_others() -> None:
+    out = io.BytesIO()
+    manifest = {f"{number}": ids.fake_id("1") for number in range(9)}
+    with MPackWriter(out) as writer:
+        writer.add_snapshot(ids.snapshot_id(manifest), manifest)
+    [delta] = MPackReader(out, limits=Limits(wide_in_file=False)).snapshot_deltas()
+    assert (delta.is_wide, delta.changed, delta.snapshot_id) == (False, manifest, ids.snapshot_id(manifest))
