@@ -27,9 +27,10 @@ from musehub_plugin.store.session import Database
 
 logger = logging.getLogger(__name__)
 
-# Who needs more blobs than this reads most of each frame anyway.
-_FEW_BLOBS = 500
-# What is made while a client waits, for a few clients: level 6 takes three times as long for 5 to 10 % fewer bytes.
+# Who needs more blobs than this reads most of each frame anyway, and would push out what others need.
+_CACHED_BLOBS = 5_000
+# What is made while a client waits, up to so many blobs, for a few clients: level 6 takes three times as long for 5 to 10 % fewer bytes.
+_QUICK_BLOBS = 500
 _QUICK_LEVEL = 3
 # Bytes of blobs that a thin pack leans on, which are held in memory.
 _LEANED_ON_BYTES = 8 * 1024 * 1024
@@ -137,7 +138,7 @@ def write_mpack(
         StorageUnavailable: object storage did not answer.
     """
     out = HashingFile(file)
-    frames = hub.frames if len(plan.object_ids) <= _FEW_BLOBS else None
+    frames = hub.frames if len(plan.object_ids) <= _CACHED_BLOBS else None
     with (
         ExitStack() as opened,
         BlobReader(db, hub.storage, repo_id, retry_after=hub.settings.retry_after, frames=frames, packs=packs) as blobs,
@@ -148,7 +149,7 @@ def write_mpack(
         writer = MPackWriter(
             out,
             threads=threads,
-            level=_QUICK_LEVEL if len(plan.object_ids) <= _FEW_BLOBS else BLOB_LEVEL,
+            level=_QUICK_LEVEL if len(plan.object_ids) <= _QUICK_BLOBS else BLOB_LEVEL,
             bases=() if leaning is None else leaning.bases,
         )
         if plan.begins_with is not None:
