@@ -54,8 +54,6 @@ def _limits(settings: Settings) -> Limits:
         max_raw_size=settings.max_push_raw,
         # Above what `unsafe_path` takes, which names the path where it refuses one.
         max_path_size=16 * MAX_PATH_BYTES,
-        # What is stored of a manifest takes the memory all the same, and a stranger's may be slow to read out of a file.
-        wide_in_file=False,
     )
 
 
@@ -93,7 +91,8 @@ class IncomingPack:
             Invalid: the first thing that is wrong, by its id.
         """
         try:
-            self.reader = MPackReader(self._file, limits=_limits(self._settings))
+            # What is stored of a manifest takes the memory all the same, and a stranger's may be slow in a file.
+            self.reader = MPackReader(self._file, limits=_limits(self._settings), wide_in_file=False)
             self._objects.extend(self.reader.blob_digests())
             self._check_manifests()
             self._check_records()

@@ -45,8 +45,6 @@ class Limits:
         max_extra_items: values in them, containers and keys counted.
         max_extra_depth: containers inside one another in them.
         max_window_log: log2 of the largest zstd window.
-        wide_in_file: read manifests of more paths than some ten thousand out of a file, in bounded memory. Where paths
-            come in no order that takes up to 0.1 milliseconds for each.
     """
 
     max_file_size: int = 64 * GIB
@@ -71,4 +69,3 @@ class Limits:
     max_extra_items: int = 100_000
     max_extra_depth: int = 32
     max_window_log: int = 24
-    wide_in_file: bool = True

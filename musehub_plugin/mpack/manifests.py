@@ -192,11 +192,19 @@ class SnapshotDecoder:
         limits: what is accepted.
         bases: the manifests that a thin pack starts from.
         folder: where a file is made of wide manifests; None: where the system has such files.
+        wide_in_file: there is such a file; otherwise they are in memory.
     """
 
     def __init__(
-        self, object_count: int, limits: Limits, bases: Bases | WideBases | None = None, folder: Path | None = None
+        self,
+        object_count: int,
+        limits: Limits,
+        bases: Bases | WideBases | None = None,
+        folder: Path | None = None,
+        *,
+        wide_in_file: bool = True,
     ) -> None:
+        self._wide_in_file = wide_in_file
         self._object_count = object_count
         self._bases = bases
         self._limits = limits
@@ -248,7 +256,7 @@ class SnapshotDecoder:
         in_frame = 0
         object_count = self._object_count
         most = len(raw) + self._limits.max_manifest_entries
-        if self._limits.wide_in_file:
+        if self._wide_in_file:
             most = min(WIDE_PATHS, WIDE_BYTES // (max(map(len, paths), default=1) or 1))
         for row, code in enumerate(codes):
             change = self._begin(row, code, where)

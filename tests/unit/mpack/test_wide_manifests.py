@@ -251,5 +251,5 @@ def test_who_has_the_memory_reads_wide_manifests_as_others() -> None:
     manifest = {f"{number}": ids.fake_id("1") for number in range(9)}
     with MPackWriter(out) as writer:
         writer.add_snapshot(ids.snapshot_id(manifest), manifest)
-    [delta] = MPackReader(out, limits=Limits(wide_in_file=False)).snapshot_deltas()
+    [delta] = MPackReader(out, wide_in_file=False).snapshot_deltas()
     assert (delta.is_wide, delta.changed, delta.snapshot_id) == (False, manifest, ids.snapshot_id(manifest))
