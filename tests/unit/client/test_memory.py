@@ -145,3 +145,70 @@ def test_300_000_blobs_take_50_mib_beyond_what_the_client_itself_takes(
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout) < 50 << 10
+
+
+WIDE = 120_000
+WIDE_PROGRAM = """
+import hashlib
+import sys
+from pathlib import Path
+from musehub_plugin import ids
+from musehub_plugin.client import Workdir, apply_mpack, verify
+from musehub_plugin.client.keeping import keep_mpack
+
+
+def peak():
+    status = Path("/proc/self/status").read_text().split()
+    return int(status[status.index("VmHWM:") + 1])
+
+
+bare = sys.argv[4] == "bare"
+idle = peak()
+workdir = Workdir.create(Path(sys.argv[1]), bare=bare)
+# A first pack, and a thin one that leans on what it holds.
+for source in map(Path, sys.argv[2:4]):
+    if bare:
+        with source.open("rb") as file:
+            mpack_id = ids.from_digest(hashlib.file_digest(file, "sha256").digest())
+        keep_mpack(workdir, source, mpack_id)
+    else:
+        apply_mpack(workdir, source)
+assert verify(workdir).problems == []
+print(peak() - idle)
+"""
+
+
+@pytest.fixture(scope="module")
+def wide_packs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """An mpack of two snapshots of 120,000 paths, and a thin one of a third."""
+    folder = tmp_path_factory.mktemp("wide")
+    blobs = {ids.blob_id(content): content for content in (b"1", b"2", b"3")}
+    one, two, three = blobs
+    manifest = {f"folder{n // 1000}/of/some/length/file{n:08}": one for n in range(WIDE)}
+    runs = [[manifest, {**manifest, "new": two}], [{**manifest, "newer": three}]]
+    held: list[tuple[str, dict[str, str]]] = []
+    for number, manifests in enumerate(runs):
+        with (folder / str(number)).open("wb") as file, MPackWriter(file, level=1, bases=held) as writer:
+            for blob_id, content in list(blobs.items())[2 * number : 2 * number + 2]:
+                writer.add_blob(blob_id, content)
+            for each in manifests:
+                writer.add_snapshot(ids.snapshot_id(each), each, derivable=True)
+        held = [(ids.snapshot_id(manifests[-1]), manifests[-1])]
+    return [folder / "0", folder / "1"]
+
+
+@pytest.mark.parametrize("kind", ["loose", "bare"])
+def test_a_tree_of_120_000_files_takes_40_mib_beyond_what_the_client_itself_takes(
+    wide_packs: list[Path], tmp_path: Path, kind: str
+) -> None:
+    # Of which some 25 are for any number of them.
+    sources = [tmp_path / path.name for path in wide_packs]
+    for source, path in zip(sources, wide_packs, strict=True):
+        source.hardlink_to(path)
+    done = subprocess.run(
+        [sys.executable, "-c", WIDE_PROGRAM, str(tmp_path / "copy"), *map(str, sources), kind],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) < 40 << 10
