@@ -1,17 +1,22 @@
 """What the client takes of memory for a repo of many small files.
 
     python benchmarks/memory.py 1000000
+    python benchmarks/memory.py --wide 1000000
 
 Each step runs in a process of its own, which prints its peak (VmHWM, Linux alone) and how much of it was there before
 the step began: an mpack of so many blobs in commits of 1,000 files is taken in by a bare working copy, verified,
 fetched to, turned into files, verified again, and packed anew for a push; last, a git history of as many blobs is
 imported. A million takes some twenty minutes, 5 GB and 2,000,000 inodes below the folder for temporary files.
+
+With `--wide` all of them are in one tree, whose paths have some 50 characters, and what is fetched is one change of it
+as a thin mpack. A million takes some half an hour, 15 GB and 2,000,000 inodes.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,11 +25,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from musehub_plugin import ids
-from musehub_plugin.client import Workdir, import_git, unpack, verify
+from musehub_plugin.client import Workdir, apply_mpack, checkout, import_git, unpack, verify
 from musehub_plugin.client.building import built_mpack
 from musehub_plugin.client.history import History
 from musehub_plugin.client.keeping import keep_mpack
 from musehub_plugin.client.progress import silent
+from musehub_plugin.client.worktree import in_the_way
 from musehub_plugin.mpack import MPackWriter
 
 _PER_COMMIT = 1_000
@@ -51,6 +57,28 @@ def write_pack(path: Path, first: int, last: int) -> None:
     path.with_suffix(".head").write_text(parents[0], encoding="ascii")
 
 
+def write_tree(folder: Path, count: int) -> None:
+    """Write an mpack of a tree of so many files, and a thin one of a commit that changes two of them."""
+    blob_ids = [ids.blob_id(b"%d" % number) for number in range(count + 1)]
+    manifest = {f"folder{n // 1000:04}/with/some/more/below/file{n:010}.txt": blob_ids[n] for n in range(count)}
+    first = next(iter(manifest))
+    held: list[tuple[str, dict[str, str]]] = []
+    parents: list[str] = []
+    for name, blobs in (("tree", range(count)), ("change", range(count, count + 1))):
+        if held:
+            manifest = {**manifest, first: blob_ids[-1], "new": blob_ids[-1]}
+        with (folder / f"{name}.mpack").open("wb") as file, MPackWriter(file, bases=held) as writer:
+            for number in blobs:
+                writer.add_blob(blob_ids[number], b"%d" % number)
+            snapshot_id = ids.snapshot_id(manifest)
+            writer.add_snapshot(snapshot_id, manifest, derivable=True)
+            record = {"parent_ids": parents, "snapshot_id": snapshot_id, "message": "", "committed_at": _DATE}
+            commit_id = ids.commit_id(parents, snapshot_id, "", _DATE)
+            writer.add_commit({"commit_id": commit_id, "author": "", "branch": "main", **record})
+        (folder / f"{name}.head").write_text(commit_id, encoding="ascii")
+        held, parents = [(snapshot_id, manifest)], [commit_id]
+
+
 def write_git(path: Path, count: int) -> None:
     """Make a bare git repository of commits that each replace all files."""
     subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(path)], check=True)
@@ -67,7 +95,7 @@ def write_git(path: Path, count: int) -> None:
 
 
 def keep(folder: Path, name: str) -> None:
-    """Take an mpack into the bare working copy."""
+    """Take an mpack into the bare working copy, and its file away."""
     workdir = Workdir(folder / "copy") if (folder / "copy").exists() else Workdir.create(folder / "copy", bare=True)
     source = folder / f"{name}.mpack"
     with source.open("rb") as file:
@@ -83,10 +111,26 @@ def check(folder: Path) -> None:
         raise RuntimeError(problems[0])
 
 
-def build(folder: Path) -> None:
+def take_in_files(folder: Path) -> None:
+    """Take the tree's mpack into a working copy with files, and check it out."""
+    workdir = Workdir.create(folder / "clone")
+    apply_mpack(workdir, folder / "tree.mpack")
+    checkout(workdir, (folder / "tree.head").read_text(encoding="ascii"))
+
+
+def follow(folder: Path) -> None:
+    """Bring the files to where the fetched commit is, as a pull does."""
+    workdir = Workdir(folder / "clone")
+    before, now = ((folder / f"{name}.head").read_text(encoding="ascii") for name in ("tree", "change"))
+    apply_mpack(workdir, folder / "change.mpack")
+    if in_the_way(workdir, now, previous=before) or checkout(workdir, now, previous=before).kept:
+        raise RuntimeError("files are in the way")
+
+
+def build(folder: Path, name: str = "first") -> None:
     """Pack for a push to an empty hub."""
     workdir = Workdir(folder / "copy")
-    head = (folder / "first.head").read_text(encoding="ascii")
+    head = (folder / f"{name}.head").read_text(encoding="ascii")
     with built_mpack(workdir, History(workdir), [head], [], silent):
         pass
 
@@ -105,6 +149,17 @@ _STEPS: dict[str, Callable[[Path], object]] = {
     "build for a push": build,
     "import from git": bring,
 }
+_WIDE_STEPS: dict[str, Callable[[Path], object]] = {
+    "clone with files": take_in_files,
+    "pull a change": follow,
+    "remove the clone": lambda folder: shutil.rmtree(folder / "clone"),
+    "take in a tree": lambda folder: keep(folder, "tree"),
+    "verify a tree": check,
+    "fetch a change": lambda folder: keep(folder, "change"),
+    "unpack a tree": lambda folder: unpack(Workdir(folder / "copy")),
+    "verify its files": check,
+    "build a tree": lambda folder: build(folder, "change"),
+}
 
 
 def peak() -> float:
@@ -117,21 +172,25 @@ def main() -> int:
     """Run all steps, or in a child process one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("blobs", type=int)
-    parser.add_argument("--step", choices=_STEPS, help=argparse.SUPPRESS)
+    parser.add_argument("--wide", action="store_true", help="all of them in one tree")
+    parser.add_argument("--step", choices=[*_STEPS, *_WIDE_STEPS], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.step:
         before, start = peak(), time.monotonic()
-        _STEPS[arguments.step](arguments.folder)
+        (_STEPS | _WIDE_STEPS)[arguments.step](arguments.folder)
         took = time.monotonic() - start
         print(f"{arguments.step:20} {peak():6.0f} MiB, {before:.0f} of them before; {took:.1f} s", flush=True)
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_pack(folder / "first.mpack", 0, arguments.blobs)
-        write_pack(folder / "second.mpack", arguments.blobs, arguments.blobs + 10_000)
-        write_git(folder / "many.git", arguments.blobs)
-        for step in _STEPS:
+        if arguments.wide:
+            write_tree(folder, arguments.blobs)
+        else:
+            write_pack(folder / "first.mpack", 0, arguments.blobs)
+            write_pack(folder / "second.mpack", arguments.blobs, arguments.blobs + 10_000)
+            write_git(folder / "many.git", arguments.blobs)
+        for step in _WIDE_STEPS if arguments.wide else _STEPS:
             command = [sys.executable, __file__, str(arguments.blobs), "--step", step, "--folder", name]
             subprocess.run(command, check=True)
     return 0
