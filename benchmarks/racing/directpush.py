@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -37,7 +39,7 @@ def push_directly(history: History, folder: Path, port: int, repo: str) -> tuple
     with path.open("wb") as out:
         commit_ids = write_pack(history.source, commits := read_history(history.source), out)
     packed = time.monotonic()
-    _Pusher(port, repo).push(path.read_bytes(), commit_ids[commits[-1].name], history.branch)
+    Pusher(port, repo).push_file(path, commit_ids[commits[-1].name], history.branch)
     path.unlink()
     return packed - begun, time.monotonic() - packed, commit_ids
 
@@ -48,7 +50,7 @@ def push_small(port: int, repo: str, count: int) -> list[float]:
     Raises:
         RuntimeError: the hub refused one.
     """
-    chance, pusher, history = Random(0), _Pusher(port, repo), testing.History()
+    chance, pusher, history = Random(0), Pusher(port, repo), testing.History()
     files: dict[str, bytes | str] = {f"src/{n % 20}/{n}.txt": chance.randbytes(_FILE_BYTES) for n in range(_FILES)}
     head = history.commit(files)
     pusher.push(history.pack(), head, "main")
@@ -64,8 +66,13 @@ def push_small(port: int, repo: str, count: int) -> list[float]:
     return seconds
 
 
-class _Pusher:
-    """Who pushes to a repo on loopback."""
+class Pusher:
+    """Who pushes to a repo on loopback.
+
+    Args:
+        port: the hub's.
+        repo: `owner/slug`, which must be there.
+    """
 
     def __init__(self, port: int, repo: str) -> None:
         # Unpacking a hundred thousand commits takes its time.
@@ -74,9 +81,19 @@ class _Pusher:
 
     def push(self, data: bytes, head: str, branch: str) -> None:
         """Presign, upload, unpack."""
-        mpack_id = ids.blob_id(data)
-        ticket = self._post("presign", {"mpack_id": mpack_id, "size_bytes": len(data)})
-        uploaded = self._http.request(ticket["method"], ticket["upload_url"], body=data, headers=ticket["headers"])
+        self._push(BytesIO(data), len(data), head, branch)
+
+    def push_file(self, path: Path, head: str, branch: str) -> None:
+        """Do the same with a pack that is in a file."""
+        with path.open("rb") as file:
+            self._push(file, path.stat().st_size, head, branch)
+
+    def _push(self, file: BytesIO | BufferedReader, size: int, head: str, branch: str) -> None:
+        mpack_id = ids.from_digest(hashlib.file_digest(file, "sha256").digest())
+        file.seek(0)
+        ticket = self._post("presign", {"mpack_id": mpack_id, "size_bytes": size})
+        headers = {**ticket["headers"], "Content-Length": str(size)}
+        uploaded = self._http.request(ticket["method"], ticket["upload_url"], body=file, headers=headers)
         if uploaded.status != 200:
             raise RuntimeError(f"storage refused an upload: {uploaded.status}")
         body = {"mpack_id": mpack_id, "branch": branch, "head_commit_id": head, "expected_head": None, "force": False}
