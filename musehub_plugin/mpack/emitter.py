@@ -19,6 +19,7 @@ METADATA_LEVEL = 6
 _PREFIXED_LEVEL = 6
 _METADATA_WINDOW_LOG = 22
 _BLOB_WINDOW_LOG = 24
+_PART_BYTES = 1 << 18
 
 
 class Sink(Protocol):
@@ -38,7 +39,7 @@ class _Blobs:
     level: int
     prefix: Prefix | None
 
-    def compress(self) -> tuple[Codec, bytes]:
+    def compress(self) -> tuple[Codec, bytes | bytearray]:
         """Return the codec that suits it, and how it is stored in it."""
         if self.prefix:
             level = max(self.level, _PREFIXED_LEVEL)
@@ -49,7 +50,7 @@ class _Blobs:
                 return Codec.PREFIXED, stored
         return self.compress_alone()
 
-    def compress_alone(self) -> tuple[Codec, bytes]:
+    def compress_alone(self) -> tuple[Codec, bytes | bytearray]:
         """Return the same, with nothing that the receiver must hold."""
         return encode_frame(self.raw, level=self.level, window_log=_BLOB_WINDOW_LOG)
 
@@ -59,7 +60,7 @@ class _Waiting:
     """A frame of blobs that is being compressed."""
 
     blobs: _Blobs
-    result: Future[tuple[Codec, bytes]]
+    result: Future[tuple[Codec, bytes | bytearray]]
 
 
 class FrameEmitter:
@@ -85,8 +86,14 @@ class FrameEmitter:
         self.position = 0
         self._write(MAGIC)
 
-    def _write(self, data: bytes) -> None:
-        self._out.write(data)
+    def _write(self, data: bytes | bytearray) -> None:
+        if isinstance(data, bytes):
+            self._out.write(data)
+        else:
+            # A frame that is stored as it is: a copy of a part at a time is what a sink gets.
+            with memoryview(data) as view:
+                for start in range(0, len(view), _PART_BYTES):
+                    self._out.write(bytes(view[start : start + _PART_BYTES]))
         self.position += len(data)
 
     def expect(self, stored: int, raw: int) -> None:
@@ -124,15 +131,16 @@ class FrameEmitter:
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="mpack")
-        self._waiting.append(_Waiting(blobs, self._pool.submit(blobs.compress)))
-        while len(self._waiting) > self._threads:
+        # So that no frame waits for its turn: it would be in memory for nothing.
+        while len(self._waiting) >= self._threads:
             self._take()
+        self._waiting.append(_Waiting(blobs, self._pool.submit(blobs.compress)))
 
     def _take(self) -> None:
         first = self._waiting.popleft()
         self._append_blobs(first.blobs, *first.result.result())
 
-    def _append_blobs(self, blobs: _Blobs, codec: Codec, stored: bytes) -> None:
+    def _append_blobs(self, blobs: _Blobs, codec: Codec, stored: bytes | bytearray) -> None:
         if codec == Codec.PREFIXED and blobs.prefix:
             # A reader accepts no more of prefixes than of raw bytes.
             prefixes = self._prefix_total + blobs.prefix.cost
@@ -148,12 +156,12 @@ class FrameEmitter:
         while self._waiting:
             self._take()
 
-    def _append(self, kind: Kind, raw: bytes | bytearray, count: int, codec: Codec, stored: bytes) -> None:
+    def _append(self, kind: Kind, raw: bytes | bytearray, count: int, codec: Codec, stored: bytes | bytearray) -> None:
         self._raw_total += len(raw)
         # A reader takes a file that decompresses to far more than its size for a bomb; what would look like one is
         # stored plain, which pays for many frames to come.
         if codec == Codec.ZSTD and self._raw_total > self._allowed(len(stored)):
-            codec, stored = Codec.PLAIN, bytes(raw)
+            codec, stored = Codec.PLAIN, raw
         self._frames.append(Frame(kind, codec, self.position, len(stored), len(raw), count))
         self._write(stored)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -82,13 +82,15 @@ class Toc:
     bases: tuple[str, ...]
 
 
-def encode_frame(raw: bytes | bytearray, *, level: int, window_log: int, plain: bool = False) -> tuple[Codec, bytes]:
-    """Return a frame's codec and stored bytes: plain where zstd would not make it smaller, or where asked."""
+def encode_frame(
+    raw: bytes | bytearray, *, level: int, window_log: int, plain: bool = False
+) -> tuple[Codec, bytes | bytearray]:
+    """Return a frame's codec and stored bytes: plain, `raw` itself, where zstd would not make it smaller or asked."""
     if not plain and raw:
         packed = zstd.compress(raw, level=level, window_log=window_log)
         if len(packed) < len(raw):
             return Codec.ZSTD, packed
-    return Codec.PLAIN, bytes(raw)
+    return Codec.PLAIN, raw
 
 
 def decode_frame(
@@ -110,18 +112,33 @@ def decode_frame(
 
 
 def decode_frame_pieces(
-    codec: int, stored: bytes, raw_size: int, *, where: str, window_log: int, prefix: bytes | None = None
+    codec: int, parts: Iterable[bytes], raw_size: int, *, where: str, window_log: int, prefix: bytes | None = None
 ) -> Iterator[bytes]:
-    """Yield a frame's raw bytes in pieces; `prefix` is what it was compressed against.
+    """Yield a frame's raw bytes, in pieces; `prefix` is what it was compressed against.
+
+    Args:
+        codec: how it is stored.
+        parts: it, in parts as `zstd.decompress_pieces` takes them.
+        raw_size: bytes that it must have.
+        where: which frame it is, for errors.
+        window_log: log2 of the largest window that is accepted.
+        prefix: what it was compressed against.
 
     Raises:
         MPackError: the bytes are not what the table of contents says; pieces may have been given before.
     """
     if codec == Codec.PLAIN:
-        yield decode_frame(codec, stored, raw_size, where=where, window_log=window_log)
+        left = raw_size
+        for part in parts:
+            left -= len(part)
+            if left < 0:
+                break
+            yield part
+        if left:
+            raise MPackError(f"{where}: stored plain, but its sizes differ")
         return
     try:
-        yield from zstd.decompress_pieces(stored, raw_size, window_log=window_log, prefix=prefix)
+        yield from zstd.decompress_pieces(parts, raw_size, window_log=window_log, prefix=prefix)
     except zstd.ZstdError as error:
         raise MPackError(f"{where}: {error}") from error
 
@@ -140,7 +157,7 @@ def encode_toc(frames: Sequence[Frame], bases: Sequence[bytes], *, level: int) -
         toc["bases"] = b"".join(bases)
     raw: bytes = msgpack.packb(toc)
     _, stored = encode_frame(raw, level=level, window_log=20)
-    return stored + len(stored).to_bytes(4, "big") + len(raw).to_bytes(4, "big") + END_MAGIC
+    return bytes(stored) + len(stored).to_bytes(4, "big") + len(raw).to_bytes(4, "big") + END_MAGIC
 
 
 def parse_trailer(trailer: bytes, size_bytes: int, limits: Limits) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # The end of the file is read in one piece: it holds the trailer and, but for the largest packs, the whole table.
 _TAIL_BYTES = 1 << 16
+# Of a frame that is wanted in pieces, so many bytes are read at once: most frames are stored in fewer.
+_PART_BYTES = 4 << 20
 
 
 class Source(Protocol):
@@ -142,9 +144,21 @@ class PackFile:
     def pieces(self, ordinal: int) -> Iterator[bytes]:
         """Yield a frame's raw bytes in pieces."""
         frame, where = self.frames[ordinal], self._name(ordinal)
-        stored, prefix = self._packed(ordinal)
+        prefix = None
+        if frame.codec == Codec.PREFIXED:
+            stored, prefix = self._packed(ordinal)
+            parts: Iterable[bytes] = [stored]
+        else:
+            parts = self._parts(ordinal)
         window_log = self._limits.max_window_log
-        return decode_frame_pieces(frame.codec, stored, frame.raw, where=where, window_log=window_log, prefix=prefix)
+        return decode_frame_pieces(frame.codec, parts, frame.raw, where=where, window_log=window_log, prefix=prefix)
+
+    def _parts(self, ordinal: int) -> Iterator[bytes]:
+        """Yield a frame's bytes as they are in the file, in parts."""
+        frame = self.frames[ordinal]
+        for start in range(0, frame.stored, _PART_BYTES):
+            size = min(_PART_BYTES, frame.stored - start)
+            yield self._read(frame.position + start, size, self._name(ordinal))
 
     def bases(self) -> Bases | WideBases | None:
         """Return the manifests that a thin pack starts from; None where the pack is no thin one."""

@@ -7,8 +7,9 @@ The whole package imports zstd through here: `compression.zstd` is in the standa
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -22,6 +23,12 @@ ZstdError = zstd.ZstdError
 _MAGIC = b"\x28\xb5\x2f\xfd"
 # The tables of zstd's levels up to 9 lose sight of what is further away: 10 MB with 20 small edits took 6 MB.
 _FAR = 1 << 20
+# Frames up to this size are decompressed at once, which is quicker: what is small.
+_AT_ONCE = 1 << 20
+# Bytes that the decoder is given at a time: it copies what it does not need yet.
+_FED = 1 << 17
+# Magic, descriptor, window, dictionary and content size (RFC 8878, section 3.1.1).
+_LONGEST_HEADER = 18
 _DICTIONARY_ID_SIZE = (0, 1, 2, 4)
 
 
@@ -112,6 +119,8 @@ def decompress(data: bytes, size: int, *, window_log: int, prefix: bytes | None 
         ZstdError: the frame is damaged, is not the only thing in `data`, or is not of that size and window.
     """
     _check_header(data, size, window_log)
+    if size > _AT_ONCE:
+        return _decompressed(data, size, window_log, prefix)
     decoder = _decoder(window_log, prefix)
     # One byte more than expected, so that the decoder gets to see the end of the frame.
     raw = decoder.decompress(data, size + 1)
@@ -124,13 +133,25 @@ def decompress(data: bytes, size: int, *, window_log: int, prefix: bytes | None 
     return raw
 
 
+def _decompressed(data: bytes, size: int, window_log: int, prefix: bytes | None) -> bytes:
+    """Return what a large frame decompresses to, which takes its size and its window's: at once it takes half more."""
+    raw = BytesIO()
+    # Made as large as it will be, so that it is not copied while it grows, nor where its value is asked for.
+    raw.seek(size - 1)
+    raw.write(b"\0")
+    raw.seek(0)
+    for piece in decompress_pieces([data], size, window_log=window_log, prefix=prefix):
+        raw.write(piece)
+    return raw.getvalue()
+
+
 def decompress_pieces(
-    data: bytes, size: int, *, window_log: int, prefix: bytes | None = None, piece: int = 1 << 18
+    parts: Iterable[bytes], size: int, *, window_log: int, prefix: bytes | None = None, piece: int = 1 << 18
 ) -> Iterator[bytes]:
     """Yield what `decompress` returns, in pieces: several times as fast, since no page of memory is used once only.
 
     Args:
-        data: exactly one frame.
+        parts: exactly one frame, its header whole in the first; each is asked for when it is needed.
         size: bytes that it must decompress to; what the header states must be equal.
         window_log: log2 of the largest window that is accepted.
         prefix: what it was compressed with.
@@ -139,25 +160,37 @@ def decompress_pieces(
     Raises:
         ZstdError: as `decompress`; pieces may have been given before.
     """
-    _check_header(data, size, window_log)
-    decoder = _decoder(window_log, prefix)
+    decoder: zstd.ZstdDecompressor | None = None
     given = 0
-    raw = decoder.decompress(data, piece)
-    while True:
-        given += len(raw)
-        if given > size:
-            raise ZstdError(f"it decompresses to more than {size} bytes")
-        if raw:
-            yield raw
+    for fed in _fed(parts):
+        if decoder is None:
+            _check_header(bytes(fed[:_LONGEST_HEADER]), size, window_log)
+            decoder = _decoder(window_log, prefix)
         if decoder.eof:
-            break
-        raw = decoder.decompress(b"", piece)
-        if not raw and not decoder.eof and decoder.needs_input:
-            raise ZstdError("its frame is cut off")
-    if decoder.unused_data:
-        raise ZstdError(f"{len(decoder.unused_data)} bytes follow its frame")
+            raise ZstdError(f"{len(fed)} bytes or more follow its frame")
+        data: bytes | memoryview = fed
+        while data is fed or not (decoder.eof or decoder.needs_input):
+            raw = decoder.decompress(data, piece)
+            data = b""
+            given += len(raw)
+            if given > size:
+                raise ZstdError(f"it decompresses to more than {size} bytes")
+            if raw:
+                yield raw
+        if decoder.eof and decoder.unused_data:
+            raise ZstdError(f"{len(decoder.unused_data)} bytes or more follow its frame")
+    if decoder is None or not decoder.eof:
+        raise ZstdError("its frame is cut off")
     if given != size:
         raise ZstdError(f"it decompresses to {given} bytes, not {size}")
+
+
+def _fed(parts: Iterable[bytes]) -> Iterator[memoryview]:
+    """Yield parts in pieces that the decoder keeps a copy of while it works at them."""
+    for part in parts:
+        view = memoryview(part)
+        for start in range(0, len(view), _FED):
+            yield view[start : start + _FED]
 
 
 def _decoder(window_log: int, prefix: bytes | None) -> zstd.ZstdDecompressor:

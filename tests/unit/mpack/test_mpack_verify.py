@@ -199,7 +199,7 @@ def test_s77_a_false_blob_is_found_in_its_share_alone(false: int) -> None:
 @effort(30)
 def test_pieces_of_a_frame_are_the_frame(raw: bytes, data: st.DataObject) -> None:
     packed = compress(raw, level=1, window_log=20)
-    pieces = list(decompress_pieces(packed, len(raw), window_log=20, piece=data.draw(st.integers(1_000, 1 << 18))))
+    pieces = list(decompress_pieces([packed], len(raw), window_log=20, piece=data.draw(st.integers(1_000, 1 << 18))))
     assert b"".join(pieces) == raw
     assert b"" not in pieces
 
@@ -209,11 +209,11 @@ def test_pieces_of_a_frame_that_is_cut_off_are_refused(end: int) -> None:
     raw = Random(1).randbytes(100_000)
     packed = compress(raw, level=1, window_log=20)
     with pytest.raises(ZstdError):
-        list(decompress_pieces(packed[:end], len(raw), window_log=20))
+        list(decompress_pieces([packed[:end]], len(raw), window_log=20))
 
 
 @pytest.mark.parametrize(("size", "after"), [(99_999, b""), (100_001, b""), (100_000, b"x")])
 def test_pieces_of_a_frame_that_is_another_one_are_refused(size: int, after: bytes) -> None:
     packed = compress(Random(1).randbytes(100_000), level=1, window_log=20)
     with pytest.raises(ZstdError):
-        list(decompress_pieces(packed + after, size, window_log=20))
+        list(decompress_pieces([packed + after], size, window_log=20))
