@@ -6,19 +6,24 @@ Whatever the place, bytes that do not hash to the id are never used: the next pl
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
+import tempfile
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import BinaryIO
+from contextlib import ExitStack
+from typing import IO, BinaryIO, NamedTuple
 
 from musehub_plugin.errors import StorageUnavailable, Unavailable
 from musehub_plugin.framecache import FrameCache
-from musehub_plugin.ids import blob_id, to_digest
+from musehub_plugin.ids import blob_id, from_digest, to_digest
 from musehub_plugin.mpack import MPackError, MPackReader
 from musehub_plugin.mpack.digests import DigestTable
 from musehub_plugin.signals import report_damage
 from musehub_plugin.storage.base import Storage
+from musehub_plugin.storage.rangefile import MAX_WINDOW
 from musehub_plugin.storage.uploads import open_mpack
 from musehub_plugin.store import contents
 from musehub_plugin.store.session import Database
@@ -29,8 +34,13 @@ logger = logging.getLogger(__name__)
 _BATCH = 256
 # Seconds to wait where a blob is not where it should be: no client shall ask in a tight loop for what may stay lost.
 _DAMAGED_RETRY_AFTER = 30
-# Each open mpack holds a decompressed frame of up to 16 MiB.
+# Each open mpack holds a decompressed frame of up to 16 MiB, and what was read ahead of it. Two are kept in any case:
+# where blobs are in them by turns, their frames would be decompressed over and over.
 _OPEN_MPACKS = 4
+_OPEN_BYTES = 48 * 1024 * 1024
+# A blob over this size, which fills frames of its own, is never in memory as a whole.
+_LARGE_BLOB = 16 * 1024 * 1024
+_PIECE = 1 << 18
 
 
 class NotIndexed(Unavailable):
@@ -43,6 +53,37 @@ class BlobDamaged(NotIndexed):
     """A blob that an answer needs is in none of the places that are on record, or is wrong there."""
 
     code = "blob-damaged"
+
+
+class LargeBlob:
+    """A blob that is in a file without a name; a context manager, since the file is closed after use.
+
+    Args:
+        file: its bytes.
+
+    Attributes:
+        size: how many.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.size = file.seek(0, os.SEEK_END)
+
+    def __enter__(self) -> LargeBlob:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes in pieces."""
+        self._file.seek(0)
+        while piece := self._file.read(_PIECE):
+            yield piece
 
 
 class BlobReader:
@@ -96,6 +137,22 @@ class BlobReader:
             BlobDamaged: it has, and is not there, or other bytes are.
             StorageUnavailable: a blob could not be found, and a place where it may be did not answer.
         """
+        for object_id, content in self.read_any(object_ids):
+            if isinstance(content, LargeBlob):
+                with content:
+                    yield object_id, b"".join(content.chunks())
+            else:
+                yield object_id, content
+
+    def read_any(self, object_ids: Sequence[str]) -> Iterator[tuple[str, bytes | LargeBlob]]:
+        """Yield what `read` does, blobs of more than 16 MiB as files, which are the caller's to close.
+
+        Raises:
+            NotIndexed: as `read` does, like what follows.
+            BlobDamaged: likewise.
+            StorageUnavailable: likewise.
+            OSError: there is no room for such a file.
+        """
         for start in range(0, len(object_ids), _BATCH):
             batch = object_ids[start : start + _BATCH]
             found = self._found_in_packs(batch)
@@ -122,7 +179,7 @@ class BlobReader:
         # Somebody may have taken a blob from the repo since: rows say what a repo holds, and not packs.
         return found if contents.holds_all(self._db, self._repo_id, found) else {}
 
-    def _read_one(self, object_id: str, source: contents.BlobSource) -> bytes:
+    def _read_one(self, object_id: str, source: contents.BlobSource) -> bytes | LargeBlob:
         if source.content_cache is not None:
             if blob_id(source.content_cache) == object_id:
                 return source.content_cache
@@ -155,7 +212,7 @@ class BlobReader:
             )
         raise self._not_indexed()
 
-    def _from_mpack(self, object_id: str, location: contents.Location) -> bytes | None:
+    def _from_mpack(self, object_id: str, location: contents.Location) -> bytes | LargeBlob | None:
         kept = self._kept(object_id, location)
         if kept is not None:
             return kept
@@ -164,9 +221,12 @@ class BlobReader:
             report_damage("mpack-missing", location.mpack_id, f"it is not in storage, and should hold {object_id}")
             return None
         try:
+            place = mpack.place(object_id, location)
+            if place is not None and place.size > _LARGE_BLOB:
+                return self._large(object_id, location.mpack_id, mpack, place)
             if self._frames is not None and location.frame is not None:
                 self._frames.keep(location.mpack_id, location.frame, *mpack.frame(location.frame))
-            content = self._kept(object_id, location) or mpack.read(object_id, location)
+            content = self._kept(object_id, location) or (None if place is None else mpack.read(place))
         except MPackError as error:
             report_damage("mpack-damaged", location.mpack_id, str(error))
             return None
@@ -174,6 +234,20 @@ class BlobReader:
             report_damage("index-wrong", location.mpack_id, f"{object_id} is not where the index says")
             return None
         return content
+
+    def _large(self, object_id: str, mpack_id: str, mpack: _OpenMPack, place: _Place) -> LargeBlob | None:
+        """Return a large blob, written to a file while it is hashed; None where it is another one."""
+        digest = hashlib.sha256()
+        with ExitStack() as unfinished:
+            file = unfinished.enter_context(tempfile.TemporaryFile())
+            for piece in mpack.pieces(place):
+                digest.update(piece)
+                file.write(piece)
+            if from_digest(digest.digest()) == object_id:
+                unfinished.pop_all()
+                return LargeBlob(file)
+        report_damage("index-wrong", mpack_id, f"{object_id} is not where the index says")
+        return None
 
     def _kept(self, object_id: str, location: contents.Location) -> bytes | None:
         """Return a blob from a frame that is at hand."""
@@ -188,10 +262,14 @@ class BlobReader:
         if mpack_id not in self._open:
             file = open_mpack(self._storage, mpack_id)
             self._open[mpack_id] = None if file is None else _opened(file, mpack_id)
-            if len(self._open) > _OPEN_MPACKS:
+            while len(self._open) > _OPEN_MPACKS or (len(self._open) > 2 and self._held() > _OPEN_BYTES):
                 self._close_oldest()
         self._open.move_to_end(mpack_id)
         return self._open[mpack_id]
+
+    def _held(self) -> int:
+        """Return how much memory the open mpacks take at most."""
+        return sum(mpack.held for mpack in self._open.values() if mpack is not None)
 
     def _close_oldest(self) -> None:
         _, mpack = self._open.popitem(last=False)
@@ -254,21 +332,59 @@ def _opened(file: BinaryIO, mpack_id: str) -> _OpenMPack | None:
         return None
 
 
+class _Place(NamedTuple):
+    frame: int
+    offset: int
+    size: int
+
+
 class _OpenMPack:
     def __init__(self, file: BinaryIO, reader: MPackReader) -> None:
         self._file = file
         self._reader = reader
-        self._places: dict[str, tuple[int, int, int]] | None = None
+        self._places: dict[str, _Place] | None = None
 
     def close(self) -> None:
         self._file.close()
 
-    def read(self, object_id: str, location: contents.Location) -> bytes | None:
+    @property
+    def held(self) -> int:
+        """How much memory it takes at most: a frame, and what is read of the file at once and ahead."""
+        return max((frame.raw for frame in self._reader.frames), default=0) + min(
+            2 * MAX_WINDOW, self._reader.size_bytes
+        )
+
+    def place(self, object_id: str, location: contents.Location) -> _Place | None:
+        """Return where a blob is."""
         if location.frame is None or location.frame_offset is None or location.size_bytes is None:
             # An index row written by hand says only which mpack: the mpack's own directory knows the rest.
-            place = self._directory().get(object_id)
-            return None if place is None else self._reader.read_blob(*place)
-        return self._reader.read_blob(location.frame, location.frame_offset, location.size_bytes)
+            return self._directory().get(object_id)
+        return _Place(location.frame, location.frame_offset, location.size_bytes)
+
+    def read(self, place: _Place) -> bytes:
+        """Return the bytes at a place.
+
+        Raises:
+            MPackError: there is no such place, or what is there is damaged.
+        """
+        return self._reader.read_blob(*place)
+
+    def pieces(self, place: _Place) -> Iterator[bytes]:
+        """Yield the bytes at a place that begins in a frame and may run on into others.
+
+        Raises:
+            MPackError: as `read` does; pieces may have been given before.
+        """
+        frame, offset, size = place
+        while size > 0:
+            for piece in self._reader.blob_pieces(frame):
+                part = piece[offset : offset + size]
+                offset = max(0, offset - len(piece))
+                size -= len(part)
+                yield part
+                if size <= 0:
+                    break
+            frame += 1
 
     def frame(self, number: int) -> tuple[int, Iterator[bytes]]:
         """Return how many bytes a frame has decompressed, and these in pieces.
@@ -281,12 +397,13 @@ class _OpenMPack:
 
     def places(self) -> Iterator[tuple[bytes, int, int, int]]:
         """Yield digest, frame, offset and size of each blob."""
-        for digest, (_, frame, offset, size) in self._reader.placed_digests():
+        # By a reader of its own: the one that stays would keep the directory that it has read.
+        for digest, (_, frame, offset, size) in MPackReader(self._file).placed_digests():
             yield digest, frame, offset, size
 
-    def _directory(self) -> dict[str, tuple[int, int, int]]:
+    def _directory(self) -> dict[str, _Place]:
         if self._places is None:
             self._places = {
-                entry.object_id: (entry.frame, entry.offset, entry.size) for entry in self._reader.directory()
+                entry.object_id: _Place(entry.frame, entry.offset, entry.size) for entry in self._reader.directory()
             }
         return self._places

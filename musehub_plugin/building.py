@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import IO
 
-from musehub_plugin.blobs import BlobReader, NotIndexed
+from musehub_plugin.blobs import BlobReader, LargeBlob, NotIndexed
 from musehub_plugin.changespool import PlannedChange
 from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import from_digest
 from musehub_plugin.manifestlog import difference
+from musehub_plugin.memory import map_large_blocks
 from musehub_plugin.mpack import BaseBlob, MPackError, MPackReader, MPackWriter
 from musehub_plugin.mpack.thin import MAX_BASES
 from musehub_plugin.mpack.writer import BLOB_LEVEL
@@ -74,7 +75,10 @@ class _Leaning:
         contents: dict[str, bytes] = {}
         room = _LEANED_ON_BYTES
         try:
-            for object_id, content in blobs.read(list(dict.fromkeys(base for _, _, base in places.values()))):
+            for object_id, content in blobs.read_any(list(dict.fromkeys(base for _, _, base in places.values()))):
+                if isinstance(content, LargeBlob):
+                    content.close()
+                    break
                 room -= len(content)
                 if room < 0:
                     break
@@ -88,6 +92,12 @@ class _Leaning:
     def like(self, object_id: str) -> BaseBlob | None:
         """Return a blob that the have side holds and that probably resembles one that is sent."""
         return self._like.get(object_id)
+
+
+def _noticed(pieces: Iterable[bytes], alive: Callable[[], None]) -> Iterator[bytes]:
+    for piece in pieces:
+        yield piece
+        alive()
 
 
 class HashingFile:
@@ -137,6 +147,7 @@ def write_mpack(
         NotIndexed: a blob is nowhere to be found yet.
         StorageUnavailable: object storage did not answer.
     """
+    map_large_blocks()
     out = HashingFile(file)
     frames = hub.frames if len(plan.object_ids) <= _CACHED_BLOBS else None
     with (
@@ -154,8 +165,13 @@ def write_mpack(
         )
         if plan.begins_with is not None:
             _copy(writer, hub, plan.begins_with, opened)
-        for object_id, content in blobs.read(plan.object_ids):
-            writer.add_blob(object_id, content, base=None if leaning is None else leaning.like(object_id))
+        for object_id, content in blobs.read_any(plan.object_ids):
+            base = None if leaning is None else leaning.like(object_id)
+            if isinstance(content, LargeBlob):
+                with content:
+                    writer.add_blob_stream(object_id, content.size, _noticed(content.chunks(), alive), base=base)
+            else:
+                writer.add_blob(object_id, content, base=base)
             alive()
         changes: Iterable[PlannedChange] = plan.changes or plan.spooled or read_changes(db, repo_id, plan.snapshot_ids)
         for position, (snapshot_id, change, derivable) in enumerate(changes):

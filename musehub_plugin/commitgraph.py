@@ -30,14 +30,19 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import compress
 from typing import Final, NamedTuple
 
 from musehub_plugin import graph
 from musehub_plugin.ids import from_digest, to_digest
+from musehub_plugin.mpack.digests import DigestTable
 
 _MAGIC: Final = b"MHG1"
 _HEADER: Final = struct.Struct("<4s6I")
 NONE: Final = 0xFFFFFFFF
+
+# Up to so many commits a set of what they introduce is smaller than a mark for each blob of the repo, and quicker.
+_FEW: Final = 1_000
 
 _WANTED: Final = 1
 _HELD: Final = 2
@@ -57,11 +62,35 @@ class NewCommit(NamedTuple):
     introduced: Collection[str]
 
 
+class _Columns:
+    """Takes a segment apart; what is taken is a copy, so that the segment itself can go."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = _HEADER.size
+
+    def take(self, size: int) -> bytes:
+        """Return the bytes that follow."""
+        self._at += size
+        return self._data[self._at - size : self._at]
+
+    def numbers(self, count: int) -> array[int]:
+        """Return the numbers that follow."""
+        numbers = array("I")
+        numbers.frombytes(self.take(4 * count))
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        return numbers
+
+
 class Segment:
-    """A run of commits, packed.
+    """A run of commits, taken apart into columns.
 
     Args:
-        data: the packed form, as `pack` made it.
+        data: the packed form, as `CommitGraph.grown` made it.
+
+    Attributes:
+        size_bytes: about how much memory it takes.
 
     Raises:
         ValueError: `data` is no segment, or is cut off.
@@ -79,33 +108,22 @@ class Segment:
         expected = _HEADER.size + 84 * self.count + 36 * self.blob_count + 8 * further + 12 * again
         if magic != _MAGIC or len(data) != expected:
             raise ValueError("not a graph segment of this version")
-        self.data = data
-        self._at = _HEADER.size
-        self.commit_digests = self._bytes(32 * self.count)
-        self.snapshot_digests = self._bytes(32 * self.count)
-        self._order = self._numbers(self.count)
-        self.first_parents = self._numbers(self.count)
-        self.second_parents = self._numbers(self.count)
-        self.generations = self._numbers(self.count)
-        self.blob_starts = self._numbers(self.count)
-        self.blob_digests = self._bytes(32 * self.blob_count)
-        self._blob_order = self._numbers(self.blob_count)
-        self.further_parents = self._numbers(2 * further)
-        pairs = self._numbers(2 * again)
+        columns = _Columns(data)
+        self.commit_digests = columns.take(32 * self.count)
+        self.snapshot_digests = columns.take(32 * self.count)
+        self._order = columns.numbers(self.count)
+        self.first_parents = columns.numbers(self.count)
+        self.second_parents = columns.numbers(self.count)
+        self.generations = columns.numbers(self.count)
+        self.blob_starts = columns.numbers(self.count)
+        self.blob_digests = columns.take(32 * self.blob_count)
+        self._blob_order = columns.numbers(self.blob_count)
+        self.further_parents = columns.numbers(2 * further)
+        pairs = columns.numbers(2 * again)
         self.again_commits = pairs[0::2]
         self.again_blobs = pairs[1::2]
-        self._again_order = self._numbers(again)
-
-    def _bytes(self, size: int) -> bytes:
-        self._at += size
-        return self.data[self._at - size : self._at]
-
-    def _numbers(self, count: int) -> array[int]:
-        numbers = array("I")
-        numbers.frombytes(self._bytes(4 * count))
-        if sys.byteorder == "big":
-            numbers.byteswap()
-        return numbers
+        self._again_order = columns.numbers(again)
+        self.size_bytes = len(data)
 
     @property
     def blob_end(self) -> int:
@@ -143,9 +161,8 @@ def _find(digests: bytes, order: array[int], digest: bytes) -> int | None:
     return None
 
 
-def _sorted_order(digests: bytes | bytearray) -> array[int]:
-    keys = bytes(digests)
-    return array("I", sorted(range(len(keys) // 32), key=lambda number: keys[32 * number : 32 * number + 32]))
+def _sorted_order(digests: bytes) -> array[int]:
+    return array("I", sorted(range(len(digests) // 32), key=lambda number: digests[32 * number : 32 * number + 32]))
 
 
 def _packed_pairs(pairs: Sequence[tuple[int, int]]) -> tuple[bytes, bytes]:
@@ -200,11 +217,13 @@ class CommitGraph:
     @property
     def size_bytes(self) -> int:
         """About how much memory it takes."""
-        return sum(2 * len(segment.data) for segment in self.segments)
+        return sum(segment.size_bytes for segment in self.segments) + 16 * len(self)
 
     def find(self, commit_id: str) -> int | None:
         """Return the ordinal of a commit, or None where it is not in the graph."""
-        digest = to_digest(commit_id)
+        return self._find(to_digest(commit_id))
+
+    def _find(self, digest: bytes) -> int | None:
         for segment in reversed(self.segments):
             found = segment.find_commit(digest)
             if found is not None:
@@ -213,30 +232,40 @@ class CommitGraph:
 
     def find_blob(self, object_id: str) -> int | None:
         """Return the ordinal of a blob, or None where no commit of the graph has it."""
-        digest = to_digest(object_id)
+        return self._find_blob(to_digest(object_id))
+
+    def _find_blob(self, digest: bytes) -> int | None:
         for segment in reversed(self.segments):
             found = segment.find_blob(digest)
             if found is not None:
                 return found
         return None
 
-    def commit_id(self, commit: int) -> str:
-        """Return the id of a commit."""
+    def commit_digest(self, commit: int) -> bytes:
+        """Return the 32 bytes of a commit's id."""
         segment = self.segments[bisect_right(self._starts, commit) - 1]
         at = 32 * (commit - segment.first)
-        return from_digest(segment.commit_digests[at : at + 32])
+        return segment.commit_digests[at : at + 32]
+
+    def commit_id(self, commit: int) -> str:
+        """Return the id of a commit."""
+        return from_digest(self.commit_digest(commit))
+
+    def snapshot_digest(self, commit: int) -> bytes:
+        """Return the 32 bytes of the id of a commit's snapshot."""
+        segment = self.segments[bisect_right(self._starts, commit) - 1]
+        at = 32 * (commit - segment.first)
+        return segment.snapshot_digests[at : at + 32]
 
     def snapshot_id(self, commit: int) -> str:
         """Return the id of a commit's snapshot."""
-        segment = self.segments[bisect_right(self._starts, commit) - 1]
-        at = 32 * (commit - segment.first)
-        return from_digest(segment.snapshot_digests[at : at + 32])
+        return from_digest(self.snapshot_digest(commit))
 
-    def blob_id(self, blob: int) -> str:
-        """Return the id of a blob."""
+    def blob_digest(self, blob: int) -> bytes:
+        """Return the 32 bytes of a blob's id."""
         segment = self.segments[bisect_right(self._first_blobs, blob) - 1]
         at = 32 * (blob - segment.first_blob)
-        return from_digest(segment.blob_digests[at : at + 32])
+        return segment.blob_digests[at : at + 32]
 
     def parents(self, commit: int) -> list[int]:
         """Return a commit's parents in their order."""
@@ -312,18 +341,18 @@ class CommitGraph:
         """Return `commits`, each reachable from `tips`, in the order of `graph.history_order`."""
         return graph.history_order(commits, self.parents, tips, key=self.commit_id)
 
-    def grown(self, commits: Iterable[NewCommit]) -> bytes | None:
+    def grown(self, commits: Iterable[NewCommit], most: int = NONE) -> bytes | None:
         """Return the packed segment that adds commits after those that are there; None where there is nothing to add.
 
         Args:
             commits: parents before children; those that are in the graph are passed over.
+            most: how many are added; what follows is not asked for.
 
         Raises:
             KeyError: a parent is neither in the graph nor among those added before.
         """
-        new: dict[str, int] = {}
-        new_blobs: dict[str, int] = {}
-        digests, snapshots, blob_digests = bytearray(), bytearray(), bytearray()
+        new, new_blobs = DigestTable(), DigestTable()
+        snapshots = bytearray()
         first_parents, second_parents = array("I"), array("I")
         generations, blob_starts = array("I"), array("I")
         further: list[int] = []
@@ -331,17 +360,18 @@ class CommitGraph:
         first, first_blob = len(self), self.blob_count
 
         def place(commit_id: str) -> int:
-            known = new.get(commit_id)
-            if known is None:
-                known = self.find(commit_id)
+            digest = to_digest(commit_id)
+            known = new.find(digest)
+            known = self._find(digest) if known is None else first + known
             if known is None:
                 raise KeyError(commit_id)
             return known
 
         for commit in commits:
-            if commit.commit_id in new or self.find(commit.commit_id) is not None:
+            digest = to_digest(commit.commit_id)
+            if new.find(digest) is not None or self._find(digest) is not None:
                 continue
-            ordinal = first + len(new)
+            ordinal = first + new.count
             parents = [place(parent_id) for parent_id in commit.parent_ids]
             first_parents.append(parents[0] if parents else NONE)
             second_parents.append(parents[1] if len(parents) > 1 else NONE)
@@ -354,25 +384,25 @@ class CommitGraph:
                     default=0,
                 )
             )
-            digests += to_digest(commit.commit_id)
             snapshots += to_digest(commit.snapshot_id)
-            blob_starts.append(first_blob + len(new_blobs))
-            for object_id in sorted(set(commit.introduced)):
-                blob = new_blobs.get(object_id)
+            blob_starts.append(first_blob + new_blobs.count)
+            for blob_digest in sorted(map(to_digest, set(commit.introduced))):
+                blob = new_blobs.find(blob_digest)
+                blob = self._find_blob(blob_digest) if blob is None else first_blob + blob
                 if blob is None:
-                    blob = self.find_blob(object_id)
-                if blob is None:
-                    new_blobs[object_id] = first_blob + len(new_blobs)
-                    blob_digests += to_digest(object_id)
+                    new_blobs.number(blob_digest)
                 else:
                     again.append((ordinal, blob))
-            new[commit.commit_id] = ordinal
-        if not new:
+            new.number(digest)
+            if new.count == most:
+                break
+        if not new.count:
             return None
         again.sort()
+        digests, blob_digests = new.part(0, new.count), new_blobs.part(0, new_blobs.count)
         return b"".join(
             (
-                _HEADER.pack(_MAGIC, first, len(new), first_blob, len(new_blobs), len(further) // 2, len(again)),
+                _HEADER.pack(_MAGIC, first, new.count, first_blob, new_blobs.count, len(further) // 2, len(again)),
                 digests,
                 snapshots,
                 _packed(_sorted_order(digests)),
@@ -479,15 +509,28 @@ class Walk:
             self._step()
         return bool(self._marks.get(commit, 0) & _HELD)
 
-    def lacking_blobs(self) -> list[int]:
-        """Return the blobs of the lacking commits' snapshots that no commit which `have` reaches has, ascending."""
-        found: set[int] = set()
+    def lacking_blobs(self) -> Iterable[int]:
+        """Yield the blobs of the lacking commits' snapshots that no commit which `have` reaches has, ascending."""
+        found = self._introduced()
+        return (blob for blob in found if not self._holds_blob(blob)) if self._any_held else found
+
+    def _introduced(self) -> Iterable[int]:
+        """Return the blobs that the lacking commits introduce, ascending."""
+        graph = self._graph
+        if len(self.lacking) <= _FEW:
+            few: set[int] = set()
+            for commit in self.lacking:
+                few.update(graph.introduced_first(commit))
+                few.update(graph.introduced_again(commit))
+            return sorted(few)
+        # A byte for each blob that there is, where a set takes some ninety for each that it has.
+        many = bytearray(graph.blob_count)
         for commit in self.lacking:
-            found.update(self._graph.introduced_first(commit))
-            found.update(self._graph.introduced_again(commit))
-        if not self._any_held:
-            return sorted(found)
-        return sorted(blob for blob in found if not self._holds_blob(blob))
+            first = graph.introduced_first(commit)
+            many[first.start : first.stop] = b"\1" * len(first)
+            for blob in graph.introduced_again(commit):
+                many[blob] = 1
+        return compress(range(len(many)), many)
 
     def _holds_blob(self, blob: int) -> bool:
         return any(commit not in self.lacking and self.holds(commit) for commit in self._graph.introducers(blob))

@@ -22,6 +22,7 @@ from musehub_plugin.errors import HistoryDamaged, Unavailable
 from musehub_plugin.history import History
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import from_digest, to_digest
+from musehub_plugin.memory import give_back
 from musehub_plugin.plan import CopiedPack, Plan, begun_with, plan_delta, planned_order, refuse_missing_wants
 from musehub_plugin.signals import reached
 from musehub_plugin.storage.temporary import temporary_room
@@ -142,6 +143,7 @@ def fetch(
         ready = asked.ready()
         if ready is None:
             ready = asked.made()
+            give_back(after=max((pack.size_bytes for pack in ready), default=0))
     return asked.answer(ready)
 
 

@@ -6,6 +6,7 @@ behind a have by another way, ATTACKS N05), and so would any pruning by date or 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -50,17 +51,22 @@ def history_order(
         if tip not in commits or tip in done:
             continue
         done.add(tip)
-        stack = [(tip, iter(parents(tip)))]
-        while stack:
-            commit, remaining = stack[-1]
-            for parent in remaining:
+        # The line of history down to where the walk is, and which parent of each commit in it comes next: as long as
+        # the history is, so a few bytes for each, and its parents are asked for again.
+        line, following = [tip], array("I", [0])
+        while line:
+            place = following[-1]
+            for parent in parents(line[-1])[place:]:
+                place += 1
                 if parent in commits and parent not in done:
                     done.add(parent)
-                    stack.append((parent, iter(parents(parent))))
+                    following[-1] = place
+                    line.append(parent)
+                    following.append(0)
                     break
             else:
-                order.append(commit)
-                stack.pop()
+                order.append(line.pop())
+                following.pop()
     return order
 
 

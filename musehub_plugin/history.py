@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from typing import Any
 
 from musehub_plugin import graph
@@ -46,13 +45,15 @@ class GraphCache:
                 if known is not None and known[0] == segment_ids:
                     self._graphs.move_to_end(repo_id)
                     return known[1]
-            have = {} if known is None else dict(zip(known[0], known[1].segments, strict=True))
+            have: dict[str, Segment] = {}
+            if known is not None:
+                have.update(zip(known[0], known[1].segments, strict=True))
             missing = [segment_id for segment_id in segment_ids if segment_id not in have]
-            data = graphs.segment_data(db, repo_id, missing) if missing else {}
-            if len(data) == len(set(missing)):
+            have.update((found, Segment(data)) for found, data in graphs.segment_data(db, repo_id, missing))
+            if have.keys() >= set(segment_ids):
                 break
-            # A push replaced segments between the two statements: look again.
-        made = CommitGraph([have.get(segment_id) or Segment(data[segment_id]) for segment_id in segment_ids])
+            # A push replaced segments between the statements: look again.
+        made = CommitGraph([have[segment_id] for segment_id in segment_ids])
         with self._lock:
             self._graphs[repo_id] = (segment_ids, made)
             self._graphs.move_to_end(repo_id)
@@ -184,23 +185,26 @@ def pack_history(db: Database, cache: GraphCache, repo_id: str, commits: Iterabl
     """
     graphs.lock_segments(db, repo_id)
     following = iter(commits)
-    while part := list(islice(following, _FULL_SEGMENT)):
+    while True:
         packed = cache.load(db, repo_id)
         try:
-            data = packed.grown(part)
+            data = packed.grown(following, _FULL_SEGMENT)
         except KeyError:
             graphs.drop_segments(db, repo_id)
             return False
-        if data is not None:
-            _append(db, repo_id, packed, Segment(data))
-    return True
+        if data is None or _append(db, repo_id, packed, data) < _FULL_SEGMENT:
+            return True
 
 
-def _append(db: Database, repo_id: str, packed: CommitGraph, new: Segment) -> None:
+def _append(db: Database, repo_id: str, packed: CommitGraph, data: bytes) -> int:
+    """Store a segment, merged with those before it where that is due; return how many commits it has by itself."""
+    new = Segment(data)
     together = [new]
     for segment in reversed(packed.segments):
         if segment.count >= _FULL_SEGMENT or segment.count > 2 * sum(each.count for each in together):
             break
         together.insert(0, segment)
-    data = merged(together) if len(together) > 1 else new.data
+    if len(together) > 1:
+        data = merged(together)
     graphs.replace_segments(db, repo_id, together[0].first, data, sum(each.count for each in together))
+    return new.count

@@ -9,7 +9,7 @@ statements are few. Else the rows of the whole repo are read, to the same answer
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from musehub_plugin.errors import HistoryDamaged, NotFound
 from musehub_plugin.history import GraphCache, History
 from musehub_plugin.manifestlog import ManifestLog
 from musehub_plugin.mpack import solid_order
-from musehub_plugin.placedblobs import placed_blobs
+from musehub_plugin.placedblobs import distinct_ids, placed_blobs
 from musehub_plugin.signals import report_damage
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import manifests
@@ -98,23 +98,25 @@ def plan_delta(
     if not walk.lacking:
         return None
     ordered = packed_graph.history_order(walk.lacking, wanted)
-    snapshot_ids = list(dict.fromkeys(map(packed_graph.snapshot_id, ordered)))
+    snapshot_ids = _ids(packed_graph.snapshot_digest, ordered)
     border = (
         packed_graph.snapshot_id(parent)
         for commit in ordered
         for parent in packed_graph.parents(commit)
         if parent in walk.border
     )
-    lacking = map(packed_graph.blob_id, walk.lacking_blobs())
+    lacking = map(packed_graph.blob_digest, walk.lacking_blobs())
     is_small = len(snapshot_ids) <= _KEPT_CHANGES
     kept: list[PlannedChange] | ChangeSpool = [] if is_small else ChangeSpool()
     changes = _noted(read_changes(db, repo_id, snapshot_ids), kept)
     try:
-        object_ids = _in_solid_order(set(lacking), changes) if is_small else placed_blobs(lacking, changes)
+        object_ids = (
+            _in_solid_order(set(map(ids.from_digest, lacking)), changes) if is_small else placed_blobs(lacking, changes)
+        )
     except KeyError as missing:
         raise HistoryDamaged(f"repo {repo_id}: no manifest has blob {missing.args[0]}") from None
     return Plan(
-        commit_ids=list(map(packed_graph.commit_id, ordered)),
+        commit_ids=_ids(packed_graph.commit_digest, ordered),
         snapshot_ids=snapshot_ids,
         object_ids=object_ids,
         border_ids=list(dict.fromkeys(border)),
@@ -123,6 +125,13 @@ def plan_delta(
         is_recent=len(packed_graph) - min(wanted) <= _RECENT,
         haves_are_known=packed.keys() >= set(have),
     )
+
+
+def _ids(digest: Callable[[int], bytes], commits: Sequence[int]) -> Sequence[str]:
+    """Return ids of commits, each once; of many, in less memory than a list takes."""
+    if len(commits) > _KEPT_CHANGES:
+        return distinct_ids(map(digest, commits))
+    return list(dict.fromkeys(map(ids.from_digest, map(digest, commits))))
 
 
 def _noted(changes: Iterable[PlannedChange], kept: list[PlannedChange] | ChangeSpool) -> Iterator[PlannedChange]:
@@ -156,14 +165,14 @@ def begun_with(plan: Plan, pack: CopiedPack) -> Plan:
     return replace(plan, snapshot_ids=snapshot_ids, changes=changes, spooled=spooled, begins_with=pack)
 
 
-def planned_order(cache: GraphCache, db: Database, repo_id: str, head: str) -> tuple[list[str], list[str]]:
+def planned_order(cache: GraphCache, db: Database, repo_id: str, head: str) -> tuple[Sequence[str], Sequence[str]]:
     """Return the commits that a head reaches and their snapshots in the order in which a plan of them has them."""
     packed_graph = cache.load(db, repo_id)
     tip = packed_graph.find(head)
     if tip is None:
         raise HistoryDamaged(f"repo {repo_id}: commit {head} is not in the packed history")
     ordered = packed_graph.history_order(packed_graph.walk([tip], ()).lacking, [tip])
-    return list(map(packed_graph.commit_id, ordered)), list(dict.fromkeys(map(packed_graph.snapshot_id, ordered)))
+    return _ids(packed_graph.commit_digest, ordered), _ids(packed_graph.snapshot_digest, ordered)
 
 
 def read_changes(db: Database, repo_id: str, snapshot_ids: Sequence[str]) -> Iterator[PlannedChange]:

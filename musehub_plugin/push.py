@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from musehub_plugin.history import History, pack_history
 from musehub_plugin.hub import Hub, current_app_object
 from musehub_plugin.incoming import IncomingPack
 from musehub_plugin.index import index_entries
+from musehub_plugin.memory import give_back, map_large_blocks
 from musehub_plugin.names import bad_branch_name
 from musehub_plugin.signals import indexed, reached
 from musehub_plugin.storage.base import PresignedUpload
@@ -136,6 +138,7 @@ def unpack(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, ch
     reached("unpack.begun")
     try:
         with _verified_copy(hub, tickets, mpack_id) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
             done = store_pack(hub, db, repo_id, user_id, mpack_id, change, file, tickets=tickets)
     except NotFound:
         # The same push at once, such as a client's second try after it gave up waiting: the first used the upload up.
@@ -148,6 +151,7 @@ def unpack(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, ch
         db.transaction(lambda: mpacks.drop_tickets(db, tickets))
         _delete_uploads(hub, tickets)
         raise
+    give_back(after=size_bytes)
     _delete_uploads(hub, tickets)
     return done
 
@@ -183,10 +187,12 @@ def store_pack(
         Invalid: an entity or a reference is wrong; the error names it.
         Conflict: the branch is not where it would have to be.
     """
+    map_large_blocks()
     pack = IncomingPack(file, hub.settings)
     pack.verify_contents()
     reached("unpack.verified")
     reader = pack.reader
+    give_back(after=reader.size_bytes)
     counts = (reader.commit_count, reader.snapshot_count, reader.blob_count)
 
     def write() -> Unpacked:
@@ -204,6 +210,7 @@ def store_pack(
         storage_uri = put_mpack_file(hub.storage, mpack_id, file)
         reached("unpack.stored")
         new = pack.store(db, repo_id)
+        give_back(after=reader.size_bytes)
         mpacks.add_mpack(
             db,
             repo_id=repo_id,

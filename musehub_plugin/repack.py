@@ -12,7 +12,6 @@ it: O(n log n). What only other branches reach is in one pack beside the chain.
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -49,6 +48,8 @@ _FEW_PACKS = 4
 # A pack of so many blobs tells where they are sooner than rows do.
 _MANY_BLOBS = 1_000
 _SNAPSHOT_BATCH = 1_000
+# That compress. Two are more than keep up with the one that hands them what to compress, and each holds a frame.
+_THREADS = 2
 # Seconds between two notes that a job is alive; its lease is longer.
 _ALIVE_EVERY = 5.0
 _OUTAGE_WAIT = 5
@@ -268,7 +269,7 @@ class _Repack:
                 self._repo_id,
                 plan,
                 packs=self._large_packs(plan),
-                threads=min(8, os.cpu_count() or 1),
+                threads=_THREADS,
                 alive=self._alive,
             )
             reached("repack.written")

@@ -15,7 +15,7 @@ from musehub_plugin.ids import from_digest, to_digest
 from musehub_plugin.mpack.digests import DigestTable
 
 # Commits in a stretch. Each takes some three kilobytes while it is being laid out.
-STRETCH = 8_192
+STRETCH = 4_096
 # Snapshots of a stretch for each of its commits: where there are more, the pack has its snapshots in an order of its
 # own, and is one stretch.
 _MOST_SNAPSHOTS = 2

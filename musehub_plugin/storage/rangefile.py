@@ -126,6 +126,8 @@ class RangeFile(io.BufferedIOBase):
         if 0 <= at < len(self._buffer):
             return self._buffer[at : at + wanted]
         goes_on = at == len(self._buffer) and self._buffer != b""
+        # Not beside what takes its place.
+        self._buffer = b""
         self._window = min(self._window * 2, MAX_WINDOW) if goes_on else FIRST_WINDOW
         data = self._fetched_ahead()
         if data is None:

@@ -38,8 +38,9 @@ CONNECT_SECONDS = 2.0
 READ_SECONDS = 10.0
 # The store works on its own before it answers: a copy, the end of a multipart upload.
 PATIENT_SECONDS = 300.0
-# Memory of a streamed upload. S3 wants at least 5 MiB a part and at most 10,000 parts.
-PART_SIZE = 16 * 1024 * 1024
+# Half the memory of a streamed upload: a part is read while the one before is still held. S3 wants at least 5 MiB a
+# part, and at most 10,000 parts.
+PART_SIZE = 8 * 1024 * 1024
 MAX_PARTS = 10_000
 
 

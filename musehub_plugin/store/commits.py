@@ -23,6 +23,9 @@ from musehub_plugin.store.models import (
 from musehub_plugin.store.prepared import Question
 from musehub_plugin.store.session import ROW_BATCH, Database, batches, columns
 
+# Records that are read at once, some two kilobytes each.
+_RECORD_BATCH = 2_000
+
 CORE_FIELDS = frozenset({"commit_id", "parent_ids", "snapshot_id", "branch", "message", "author", "committed_at"})
 
 
@@ -97,10 +100,9 @@ def records(db: Database, repo_id: str, commit_ids: Iterable[str]) -> Iterator[d
     Raises:
         HistoryDamaged: the repo does not hold one of them.
     """
-    ordered = list(commit_ids)
+    following = iter(commit_ids)
     # Batches in the caller's order, so that no more than one batch of records is held at a time.
-    for start in range(0, len(ordered), 5_000):
-        batch = ordered[start : start + 5_000]
+    while batch := list(islice(following, _RECORD_BATCH)):
         found = {row[0]: row for row in _RECORDS.ask(db, repo_id=repo_id, commit_ids=batch)}
         for commit_id in batch:
             row = found.get(commit_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import bindparam, delete, select
@@ -40,14 +40,20 @@ def segments(db: Database, repo_id: str) -> list[SegmentRow]:
     return [SegmentRow(*row) for row in _SEGMENTS.ask(db, repo_id=repo_id)]
 
 
-def segment_data(db: Database, repo_id: str, segment_ids: Sequence[str]) -> dict[str, bytes]:
-    """Return the data of those of a repo's segments that are there."""
-    rows = db.execute(
-        select(MusehubGraphSegment.segment_id, MusehubGraphSegment.data).where(
-            MusehubGraphSegment.repo_id == repo_id, MusehubGraphSegment.segment_id.in_(segment_ids)
+def segment_data(db: Database, repo_id: str, segment_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield id and data of those of a repo's segments that are there.
+
+    By a statement for each: a driver holds all that one brings, and three times over, since it comes as hex digits.
+    """
+    for segment_id in segment_ids:
+        found = db.execute(
+            select(MusehubGraphSegment.data).where(
+                MusehubGraphSegment.repo_id == repo_id, MusehubGraphSegment.segment_id == segment_id
+            )
         )
-    )
-    return {row.segment_id: bytes(row.data) for row in rows}
+        data = found.scalar()
+        if data is not None:
+            yield segment_id, bytes(data)
 
 
 def lock_segments(db: Database, repo_id: str) -> None:

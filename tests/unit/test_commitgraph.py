@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musehub_plugin import graph, ids
+from musehub_plugin import commitgraph, graph, ids
 from musehub_plugin.commitgraph import CommitGraph, NewCommit, Segment, merged
 from tests.dags import CONTENTS, Dag, History, dags
 from tests.effort import effort
@@ -106,7 +106,7 @@ def test_blobs_are_found_by_their_ids_and_nothing_else_is(drawn: tuple[History, 
     for object_id in history.blobs(history.order):
         ordinal = packed_graph.find_blob(object_id)
         assert ordinal is not None
-        assert packed_graph.blob_id(ordinal) == object_id
+        assert ids.from_digest(packed_graph.blob_digest(ordinal)) == object_id
     assert packed_graph.blob_count == len(history.blobs(history.order))
     assert packed_graph.find(ids.fake_id("nobody")) is None
     assert packed_graph.find_blob(ids.fake_id("nobody")) is None
@@ -134,9 +134,13 @@ def test_the_lacking_blobs_are_those_that_no_held_snapshot_has(
 ) -> None:
     history, packed_graph = drawn
     want, have = some(data, history, at_least=1), some(data, history)
-    lacking = packed_graph.walk(ordinals(packed_graph, want), ordinals(packed_graph, have)).lacking_blobs()
+    with pytest.MonkeyPatch.context() as patch:
+        # Few commits, and many.
+        patch.setattr(commitgraph, "_FEW", data.draw(st.sampled_from((0, 1_000))))
+        walk = packed_graph.walk(ordinals(packed_graph, want), ordinals(packed_graph, have))
+        lacking = list(walk.lacking_blobs())
     assert lacking == sorted(set(lacking))
-    assert set(map(packed_graph.blob_id, lacking)) == history.delta(want, have)[2]
+    assert {ids.from_digest(packed_graph.blob_digest(blob)) for blob in lacking} == history.delta(want, have)[2]
 
 
 @given(packed_histories(), st.data())
@@ -205,7 +209,7 @@ def test_the_introducers_of_a_blob_are_its_commits_in_any_number_of_segments(
     for blob in range(packed_graph.blob_count):
         introducers = list(packed_graph.introducers(blob))
         assert introducers == list(whole.introducers(blob))
-        object_id = packed_graph.blob_id(blob)
+        object_id = ids.from_digest(packed_graph.blob_digest(blob))
         for commit in introducers:
             assert object_id in history.blobs([packed_graph.commit_id(commit)])
             assert blob in {*packed_graph.introduced_first(commit), *packed_graph.introduced_again(commit)}

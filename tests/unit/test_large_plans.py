@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from musehub_plugin import changespool, ids
 from musehub_plugin.changespool import ChangeSpool, PlannedChange
+from musehub_plugin.ids import to_digest
 from musehub_plugin.manifestlog import Difference
 from musehub_plugin.mpack import solid_order
-from musehub_plugin.placedblobs import placed_blobs
+from musehub_plugin.placedblobs import distinct_ids, placed_blobs
 
 _IDS = [ids.fake_id(str(number)) for number in range(12)]
 _PATHS = st.sampled_from(("a", "b/c", "b-c", "é", "z"))
@@ -48,11 +49,16 @@ def test_many_blobs_are_in_the_order_of_few(changes: list[PlannedChange], data: 
         for path, object_id in sorted(planned.change.changed.items()):
             if object_id in lacking:
                 first.setdefault(object_id, (position, path))
-    found = placed_blobs(lacking, changes)
+    found = placed_blobs(map(to_digest, lacking), changes)
     expected = solid_order((path, position, object_id) for object_id, (position, path) in first.items())
     assert list(found) == expected == found[:] == [found[place] for place in range(len(found))]
 
 
 def test_a_blob_that_no_snapshot_has_is_named() -> None:
     with pytest.raises(KeyError, match=_IDS[0]):
-        placed_blobs([_IDS[0]], [])
+        placed_blobs([to_digest(_IDS[0])], [])
+
+
+@given(st.lists(st.sampled_from(_IDS)))
+def test_ids_that_come_again_keep_their_first_place(given_ids: list[str]) -> None:
+    assert list(distinct_ids(map(to_digest, given_ids))) == list(dict.fromkeys(given_ids))
