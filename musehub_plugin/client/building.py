@@ -67,7 +67,7 @@ def built_mpack(
     try:
         with path.open("xb") as file:
             out = HashedFile(file)
-            with MPackWriter(out) as writer:
+            with MPackWriter(out, folder=workdir.temp_folder) as writer:
                 _write(workdir, history, commits, writer, progress)
                 summary = writer.finish()
         yield BuiltMPack(path, out.mpack_id(), summary)
@@ -121,7 +121,7 @@ def _whole(workdir: Workdir, source: Path, path: Path) -> BuiltMPack:
     with source.open("rb") as thin, path.open("xb") as file:
         reader = MPackReader(thin, cached_frames=1, bases=Held(workdir), folder=workdir.temp_folder)
         out = HashedFile(file)
-        with MPackWriter(out) as writer:
+        with MPackWriter(out, folder=workdir.temp_folder) as writer:
             for blob in reader.blobs():
                 writer.add_blob_stream(blob.object_id, blob.size, blob.chunks())
             for snapshot_id, manifest in reader.snapshots():

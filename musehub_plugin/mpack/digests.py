@@ -36,8 +36,9 @@ class DigestTable:
     def sorted_ordinals(self) -> Iterator[int]:
         """Yield the ordinals in the order of their digests; sorts the 256th part of them at a time."""
         buckets = [array("I") for _ in range(256)]
-        for ordinal, first in enumerate(self._digests[::32]):
-            buckets[first].append(ordinal)
+        for start in range(0, self.count, _PIECE):
+            for ordinal, first in enumerate(self.part(start, start + _PIECE)[::32], start):
+                buckets[first].append(ordinal)
         for bucket in buckets:
             yield from sorted(bucket, key=self.__getitem__)
 

@@ -47,7 +47,8 @@ class Overflow:
 
             # Unbuffered: `read` goes by the descriptor.
             self._file = TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 - closed with this object
-            data, self._memory = self._memory + data, bytearray()
+            if self._memory:
+                data, self._memory = self._memory + data, bytearray()
         with memoryview(data) as view:
             written = 0
             while written < len(view):

@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -57,6 +58,13 @@ class PackSummary:
     size_bytes: int
 
 
+def _wide_digests(folder: Path) -> DigestTable:
+    # Here and not above: who has the memory needs none.
+    from musehub_plugin.mpack.widedigests import WideDigestTable
+
+    return WideDigestTable(folder)
+
+
 class _Stage(IntEnum):
     BLOBS = 0
     SNAPSHOTS = 1
@@ -80,6 +88,7 @@ class MPackWriter:
         bases: id and manifest of snapshots that the receiver holds with all their blobs, the most useful first. The
             pack may then be a thin one, which only who holds them can read. Every base takes 32 bytes. The last are
             not leaned on where they would be more than a reader should have to look through.
+        folder: where the ids of objects are kept that memory has no room for; None: in memory, some 50 bytes each.
 
     Raises:
         ValueError: a base is there twice, or its id is none.
@@ -93,6 +102,7 @@ class MPackWriter:
         limits: Limits | None = None,
         threads: int = 1,
         bases: Sequence[tuple[str, Mapping[str, str]]] = (),
+        folder: Path | None = None,
     ) -> None:
         self._level = level
         self._limits = limits or Limits()
@@ -104,7 +114,7 @@ class MPackWriter:
         self._leaning = Leaning(bases, self._limits)
         self._buffer = bytearray()
         self._buffer_starts = 0
-        self._objects = DigestTable()
+        self._objects = DigestTable() if folder is None else _wide_digests(folder)
         self._blob_sizes = array("Q")
 
         self._outside_pending = bytearray()
