@@ -58,15 +58,16 @@ def write_pack(path: Path, first: int, last: int) -> None:
 
 
 def write_tree(folder: Path, count: int) -> None:
-    """Write an mpack of a tree of so many files, and a thin one of a commit that changes two of them."""
+    """Write an mpack of a tree of so many files, and a thin one of a commit that changes one and renames another."""
     blob_ids = [ids.blob_id(b"%d" % number) for number in range(count + 1)]
     manifest = {f"folder{n // 1000:04}/with/some/more/below/file{n:010}.txt": blob_ids[n] for n in range(count)}
-    first = next(iter(manifest))
+    first, *_, last = manifest
     held: list[tuple[str, dict[str, str]]] = []
     parents: list[str] = []
     for name, blobs in (("tree", range(count)), ("change", range(count, count + 1))):
         if held:
-            manifest = {**manifest, first: blob_ids[-1], "new": blob_ids[-1]}
+            manifest = {**manifest, first: blob_ids[-1], "new": manifest[last]}
+            del manifest[last]
         with (folder / f"{name}.mpack").open("wb") as file, MPackWriter(file, bases=held) as writer:
             for number in blobs:
                 writer.add_blob(blob_ids[number], b"%d" % number)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from musehub_plugin.mpack.wide import WideManifest
 
 # A snapshot's file that has more bytes is not read as a whole.
-_WIDE_FILE: Final = 1 << 23
+_WIDE_FILE: Final = 1 << 22
 _REPAIR = "`musehub fetch --repair` brings it back"
 
 

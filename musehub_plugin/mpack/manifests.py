@@ -34,8 +34,8 @@ _ENTRIES_PER_STATE = 128
 _MAX_CODE = (MAX_BASES << BASE_SHIFT) - 1
 # A manifest of more paths, or of paths of more bytes, is wide: it is in a file. In memory a path takes some 500 bytes
 # where a pack is read, and 1,300 where it is written out as files.
-WIDE_PATHS: Final = 1 << 16
-WIDE_BYTES: Final = 1 << 23
+WIDE_PATHS: Final = 1 << 15
+WIDE_BYTES: Final = 1 << 22
 
 
 class ManifestHasher:

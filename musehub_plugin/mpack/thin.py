@@ -30,7 +30,7 @@ MAX_PREFIX_BLOBS: Final = 4096
 _LEAST_COST: Final = 1 << 12
 _INTEGER_BYTES: Final = 9
 # Paths of all bases above which they are in a file; in memory each takes some 300 bytes.
-WIDE_BASES: Final = 1 << 16
+WIDE_BASES: Final = 1 << 15
 
 
 class BaseProvider(Protocol):
