@@ -41,6 +41,7 @@ _OPEN_BYTES = 48 * 1024 * 1024
 # A blob over this size, which fills frames of its own, is never in memory as a whole.
 _LARGE_BLOB = 16 * 1024 * 1024
 _PIECE = 1 << 18
+_NO_PACK = 255
 
 
 class NotIndexed(Unavailable):
@@ -97,6 +98,7 @@ class BlobReader:
         frames: frames that are at hand, for who reads few blobs; None: for who reads many.
         packs: mpacks that were pushed to the repo, or made for it, for who reads most of what they hold: they are asked
             for places, before the database is.
+        wanted: numbers the blobs that will be read, where there are `packs`.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class BlobReader:
         retry_after: int,
         frames: FrameCache | None = None,
         packs: Sequence[str] = (),
+        wanted: DigestTable | None = None,
     ) -> None:
         self._db = db
         self._storage = storage
@@ -116,6 +119,7 @@ class BlobReader:
         self._frames = frames
         self._open: OrderedDict[str, _OpenMPack | None] = OrderedDict()
         self._packs = packs
+        self._wanted = wanted
         self._placed: _PlacesInPacks | None = None
 
     def __enter__(self) -> BlobReader:
@@ -171,10 +175,10 @@ class BlobReader:
 
     def _found_in_packs(self, object_ids: Sequence[str]) -> dict[str, contents.Location]:
         """Return where in `packs` those blobs are that the repo holds; the others' places are to be asked for."""
-        if not self._packs:
+        if not self._packs or self._wanted is None:
             return {}
         if self._placed is None:
-            self._placed = _PlacesInPacks(self._packs, self._mpack)
+            self._placed = _PlacesInPacks(self._packs, self._mpack, self._wanted)
         found = self._placed.find(object_ids)
         # Somebody may have taken a blob from the repo since: rows say what a repo holds, and not packs.
         return found if contents.holds_all(self._db, self._repo_id, found) else {}
@@ -283,15 +287,23 @@ class BlobReader:
 
 
 class _PlacesInPacks:
-    """Where blobs are, by the directories of packs, in some 60 bytes each."""
+    """Where blobs are, by the directories of packs, in some 20 bytes each.
 
-    def __init__(self, mpack_ids: Sequence[str], opened: Callable[[str], _OpenMPack | None]) -> None:
-        self._digests = DigestTable()
+    Args:
+        mpack_ids: the packs.
+        opened: opens one.
+        wanted: numbers the blobs that will be asked for.
+    """
+
+    def __init__(
+        self, mpack_ids: Sequence[str], opened: Callable[[str], _OpenMPack | None], wanted: DigestTable
+    ) -> None:
+        self._wanted = wanted
         self._mpack_ids = mpack_ids
-        self._packs = array("I")
-        self._frames = array("I")
-        self._offsets = array("Q")
-        self._sizes = array("Q")
+        self._packs = array("B", [_NO_PACK]) * wanted.count
+        self._frames = array("I", [0]) * wanted.count
+        self._offsets = array("Q", [0]) * wanted.count
+        self._sizes = array("Q", [0]) * wanted.count
         for number, mpack_id in enumerate(mpack_ids):
             try:
                 mpack = opened(mpack_id)
@@ -302,20 +314,21 @@ class _PlacesInPacks:
                 logger.warning("the directory of mpack %s cannot be read: %s", mpack_id, error)
 
     def _add(self, number: int, places: Iterable[tuple[bytes, int, int, int]]) -> None:
-        digests = self._digests
+        find = self._wanted.find
         for digest, frame, offset, size in places:
-            if digests.number(digest) == len(self._packs):
-                self._packs.append(number)
-                self._frames.append(frame)
-                self._offsets.append(offset)
-                self._sizes.append(size)
+            place = find(digest)
+            if place is not None and self._packs[place] == _NO_PACK:
+                self._packs[place] = number
+                self._frames[place] = frame
+                self._offsets[place] = offset
+                self._sizes[place] = size
 
     def find(self, object_ids: Sequence[str]) -> dict[str, contents.Location]:
         """Return the places of those blobs that are in the packs."""
         found: dict[str, contents.Location] = {}
         for object_id in object_ids:
-            place = self._digests.find(to_digest(object_id))
-            if place is not None:
+            place = self._wanted.find(to_digest(object_id))
+            if place is not None and self._packs[place] != _NO_PACK:
                 found[object_id] = contents.Location(
                     self._mpack_ids[self._packs[place]], self._frames[place], self._offsets[place], self._sizes[place]
                 )

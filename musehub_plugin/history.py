@@ -63,6 +63,11 @@ class GraphCache:
                 total -= dropped.size_bytes
         return made
 
+    def forget(self, repo_id: str) -> None:
+        """Let go of a repo's graph, which is read again where it is needed."""
+        with self._lock:
+            self._graphs.pop(repo_id, None)
+
 
 class History:
     """The commits of a repo, and those that a push is about to add.

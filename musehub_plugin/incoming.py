@@ -8,7 +8,7 @@ repo holds it makes no difference, not even to the answer (ATTACKS S04-S08).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import IO, Any
@@ -37,8 +37,10 @@ from musehub_plugin.store import contents, manifests
 from musehub_plugin.store.session import ID_BATCH, Database
 from musehub_plugin.stretches import FirstPaths, Introduced, stretches
 
-# Snapshots written by one statement; most are small, a whole manifest of a large tree is some 500 KB.
+# Snapshots written by one statement, and the paths that they change together, at 300 bytes each: most change a few, and
+# the first one of a large tree has them all.
 _SNAPSHOT_BATCH = 1_000
+_CHANGE_BATCH = 20_000
 # Paths that are remembered as safe: most come again and again.
 _SAFE_PATHS = 50_000
 
@@ -240,7 +242,7 @@ class IncomingPack:
                 compared=compared,
             )
             laid_out = descent.snapshots(islice(deltas, len(stretch.positions)))
-            while batch := list(islice(laid_out, _SNAPSHOT_BATCH)):
+            for batch in _batches(laid_out):
                 manifests.add_snapshots(db, repo_id, batch)
             compared = descent.compared
             found = descent.introduced()
@@ -255,6 +257,19 @@ class IncomingPack:
         for place, number in enumerate(self._order):
             parent_ids = list(map(commits.commit_id, commits.parents(number)))
             yield NewCommit(commits.commit_id(number), commits.snapshot_id(number), parent_ids, introduced[place])
+
+
+def _batches(snapshots: Iterable[manifests.NewSnapshot]) -> Iterator[list[manifests.NewSnapshot]]:
+    batch: list[manifests.NewSnapshot] = []
+    changes = 0
+    for snapshot in snapshots:
+        batch.append(snapshot)
+        changes += len(snapshot.change.changed)
+        if len(batch) == _SNAPSHOT_BATCH or changes >= _CHANGE_BATCH:
+            yield batch
+            batch, changes = [], 0
+    if batch:
+        yield batch
 
 
 def _timestamp(record: Mapping[str, Any]) -> datetime:

@@ -45,12 +45,13 @@ def map_large_blocks() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT)
 
 
-def give_back(*, after: int) -> None:
+def give_back(*, after: int | None = None) -> None:
     """Give back what is free in the heaps, which takes a millisecond or a few.
 
     Args:
-        after: bytes of the pack that something was done with; after a small one nothing is given back.
+        after: bytes of the pack that something was done with; after a small one nothing is given back. None: it is
+            worth it in any case.
     """
-    libc = _libc() if after > _SMALL_PACK else None
+    libc = _libc() if after is None or after > _SMALL_PACK else None
     if libc is not None:
         libc.malloc_trim(0)

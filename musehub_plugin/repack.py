@@ -30,6 +30,7 @@ from musehub_plugin.fetch import INLINE, MPACKS, THIN, fetch
 from musehub_plugin.history import GraphCache, History, pack_history
 from musehub_plugin.hub import Hub
 from musehub_plugin.index import index_entries
+from musehub_plugin.memory import give_back
 from musehub_plugin.mpack import MPackReader, SnapshotDelta
 from musehub_plugin.plan import Plan, plan_delta, read_changes
 from musehub_plugin.signals import reached
@@ -209,13 +210,8 @@ class _Repack:
 
     def default_branch(self, head: str, *, whole: bool) -> int:
         """Have the chain reach the default branch's head; return how many packs were made."""
-        history = History(self._db, self._hub.graphs, self._repo_id)
-        chain = fetch_plans.clone_packs(self._db, self._repo_id)
-        old = list(chain)
-        while chain and not history.is_ancestor(chain[-1].head_commit_id, head):
-            chain.pop()
-        if whole:
-            chain.clear()
+        old = fetch_plans.clone_packs(self._db, self._repo_id)
+        chain = [] if whole else self._reached(old, head)
         plan = self._plan([head], chain)
         while plan is not None and chain and _weight(chain[-1].pack) < 2 * _plan_weight(plan):
             chain.pop()
@@ -228,6 +224,14 @@ class _Repack:
             self._db.transaction(lambda: self._replace(old, len(chain), new))
             reached("repack.chained")
         return len(new)
+
+    def _reached(self, chain: Sequence[ClonePack], head: str) -> list[ClonePack]:
+        """Return the packs of the chain up to the last of which all is reached by a commit."""
+        history = History(self._db, self._hub.graphs, self._repo_id)
+        count = len(chain)
+        while count and not history.is_ancestor(chain[count - 1].head_commit_id, head):
+            count -= 1
+        return list(chain[:count])
 
     def _plan(self, want: Sequence[str], chain: Sequence[ClonePack]) -> Plan | None:
         have = [chain[-1].head_commit_id] if chain else []
@@ -261,6 +265,9 @@ class _Repack:
 
     def _packed(self, plan: Plan) -> ReadyPack:
         """Write, store and index the pack of a plan."""
+        # The plan says all that is needed, and the graph of a long history takes 20 MB.
+        self._hub.graphs.forget(self._repo_id)
+        give_back()
         with temporary_room(), tempfile.TemporaryFile() as file:
             pack = write_mpack(
                 file,
