@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -44,7 +44,7 @@ _MSGPACK = "application/x-msgpack"
 _WARM = "memory/warm"
 _REPO = "memory/large"
 _LARGE_BLOBS = 8
-_SMALL_BLOB = 4_096
+_SMALL_BLOB = 16_384
 _BLOBS_A_COMMIT = 1_000
 _EVERY = 0.02
 
@@ -74,7 +74,7 @@ def history_pack(folder: Path, commits: int, files: int) -> Pushed:
 
 
 def blobs_pack(folder: Path, megabytes: int) -> Pushed:
-    """Return a pack of noise, made unless it is there: half of it eight blobs, the rest files of 4 KiB."""
+    """Return a pack of noise, made unless it is there: half of it eight blobs, the rest files of 16 KiB."""
     pushed, line = folder / f"blobs-{megabytes}.mpack", folder / f"blobs-{megabytes}.json"
     if not line.exists():
         noise, half = Random(megabytes), megabytes * _MIB // 2
@@ -122,7 +122,9 @@ class Watch:
         self._highest = 0
         web = self._hub.web_pids()
         for pid in [*web, *processes.pids_of([self._hub.worker])]:
-            processes.forget_peak(pid)
+            # One of a job's may end at this moment.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                processes.forget_peak(pid)
         over = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(over,))
         watcher.start()
