@@ -29,6 +29,12 @@ def main() -> None:
         # A full disk, missing permissions: the system's own words, and the file that they are about.
         about = f": {error.filename}" if error.filename else ""
         _fail(printable(f"{error.strerror or error}{about}"))
+
+
+def run() -> None:
+    """Be the command's process: `main`, and an end without delay."""
+    try:
+        main()
     except SystemExit as done:
         if done.code:
             raise
