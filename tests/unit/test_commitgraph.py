@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import struct
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -293,3 +294,20 @@ def test_segments_that_do_not_follow_one_another_are_refused(segment_data: bytes
     for wrong in ([Segment(data)], [Segment(data), segment], [segment, segment]):
         with pytest.raises(ValueError, match="do not follow"):
             CommitGraph(wrong)
+
+
+def test_a_segment_holds_its_history_once() -> None:
+    tracemalloc.start()
+    try:
+        data = CommitGraph().grown(
+            NewCommit(ids.fake_id(f"c{n}"), ids.fake_id(f"s{n}"), [], [ids.fake_id(f"b{n}")]) for n in range(2_000)
+        )
+        assert data is not None
+        size = len(data)
+        segment = Segment(data)
+        del data
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert segment.size_bytes == size
+    assert held < 1.5 * size
