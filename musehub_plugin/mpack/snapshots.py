@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from itertools import islice
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import chain
+from operator import itemgetter
+from typing import TYPE_CHECKING, TypeVar
 
 import msgpack
 
@@ -15,10 +16,15 @@ if TYPE_CHECKING:
     from musehub_plugin.mpack.pages import PageFile
     from musehub_plugin.mpack.wide import WideRefs
 
+_Entry = TypeVar("_Entry")
 ROWS_PER_FRAME = 4096
 # Well under the format's bound, as the estimate below is rough.
 _RAW_TARGET = 1 << 20
 _CHANGES_PER_ROW = 1 << 14
+# Of the paths in a row, which begins in a frame that is below the target: together they are below the bound.
+_ROW_BYTES = 2 << 20
+# The longest that a reader takes are of 4 KiB.
+_SURELY_ONE_ROW = 1 << 9
 
 
 class SnapshotEncoder:
@@ -84,7 +90,7 @@ class SnapshotEncoder:
         if len(removed) + len(changed) > entry_count or (start is None and not self._codes):
             code, removed, changed = self._restarted(removed, changed)
         self.based = self.based or bool(code & FROM_OUTSIDE)
-        if len(removed) + len(changed) <= _CHANGES_PER_ROW:
+        if _fit_in_a_row(removed, changed):
             self._add_row(removed, changed.items(), code)
         else:
             self._add_rows(removed, changed, code)
@@ -189,12 +195,31 @@ class SnapshotEncoder:
         self._reset()
 
 
+def _fit_in_a_row(removed: Collection[str], changed: Mapping[str, int]) -> bool:
+    count = len(removed) + len(changed)
+    if count > _CHANGES_PER_ROW or count <= _SURELY_ONE_ROW:
+        return count <= _CHANGES_PER_ROW
+    return sum(len(path.encode()) for path in chain(removed, changed)) <= _ROW_BYTES
+
+
 def _parts(
     removed: Collection[str], changed: Mapping[str, int]
 ) -> Iterator[tuple[Collection[str], Collection[tuple[str, int]]]]:
     """Yield what rows of a bounded size remove and set."""
-    paths, entries = iter(removed), iter(changed.items())
-    while gone := list(islice(paths, _CHANGES_PER_ROW)):
-        yield gone, ()
-    while some := list(islice(entries, _CHANGES_PER_ROW)):
-        yield (), some
+    return chain(
+        ((gone, ()) for gone in _cut(removed, lambda path: path)),
+        (((), some) for some in _cut(changed.items(), itemgetter(0))),
+    )
+
+
+def _cut(entries: Iterable[_Entry], path: Callable[[_Entry], str]) -> Iterator[list[_Entry]]:
+    row: list[_Entry] = []
+    size = 0
+    for entry in entries:
+        row.append(entry)
+        size += len(path(entry).encode())
+        if len(row) == _CHANGES_PER_ROW or size >= _ROW_BYTES:
+            yield row
+            row, size = [], 0
+    if row:
+        yield row

@@ -13,7 +13,7 @@ from musehub_plugin import ids
 from musehub_plugin.mpack.pages import PageFile, PageHasher, SortedPages
 
 # So many are changed at a time.
-PIECE: Final = 1 << 14
+PIECE: Final = 1 << 13
 Value = TypeVar("Value", str, int)
 
 

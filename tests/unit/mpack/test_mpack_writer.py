@@ -278,3 +278,14 @@ def test_finishing_ends_the_threads() -> None:
         for n in range(3):
             writer.add_blob(ids.fake_id(str(n)), bytes(FRAME))
     assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("count", [3_000, 17_000])
+def test_manifests_of_long_paths_are_written_in_several_frames(count: int) -> None:
+    before = {f"{n:05}" * 200: ids.fake_id("1") for n in range(count)}
+    after = {**dict(list(before.items())[count // 3 :]), **{f"{n:05}" * 201: ids.fake_id("2") for n in range(count)}}
+    out = io.BytesIO()
+    with MPackWriter(out, level=1) as writer:
+        for manifest in (before, after):
+            writer.add_snapshot(ids.snapshot_id(manifest), manifest, derivable=True)
+    assert [dict(found) for _, found in MPackReader(out).snapshots()] == [before, after]
