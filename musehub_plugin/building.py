@@ -128,7 +128,7 @@ def write_mpack(
     *,
     thin: bool = False,
     packs: Sequence[str] = (),
-    threads: int = 1,
+    threads: int = 0,
     alive: Callable[[], None] = lambda: None,
 ) -> ReadyPack:
     """Write the mpack of a plan, in bounded memory; return what it is.
@@ -141,7 +141,7 @@ def write_mpack(
         plan: what goes into it.
         thin: whether it may lean on what the have side holds.
         packs: mpacks of the repo that hold most of what goes into it, as `BlobReader` takes them.
-        threads: how many compress.
+        threads: how many compress beside this one.
         alive: called every so often: whoever holds a lease on this work extends it.
 
     Raises:

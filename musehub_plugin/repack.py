@@ -49,8 +49,8 @@ _FEW_PACKS = 4
 # A pack of so many blobs tells where they are sooner than rows do.
 _MANY_BLOBS = 1_000
 _SNAPSHOT_BATCH = 1_000
-# That compress. Two are more than keep up with the one that hands them what to compress, and each holds a frame.
-_THREADS = 2
+# That compress. One keeps up with the one that hands it what to compress, and each takes 32 MiB.
+_THREADS = 1
 # Seconds between two notes that a job is alive; its lease is longer.
 _ALIVE_EVERY = 5.0
 _OUTAGE_WAIT = 5

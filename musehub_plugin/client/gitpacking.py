@@ -122,7 +122,8 @@ class PackedImport:
         builder = IndexBuilder(self._workdir.temp_folder)
         with path.open("xb") as file:
             out = HashedFile(file)
-            with MPackWriter(out, threads=max(1, len(os.sched_getaffinity(0)))) as writer:
+            # Each takes 32 MiB, and two keep up with what is read from git.
+            with MPackWriter(out, threads=min(2, len(os.sched_getaffinity(0)))) as writer:
                 self._write_blobs(writer, blobs, tell)
                 with TemporaryFile(dir=path.parent) as snapshots:
                     self._write_snapshots(writer, builder, spool, blobs, returns, snapshots, tell)

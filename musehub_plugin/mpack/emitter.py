@@ -69,8 +69,8 @@ class FrameEmitter:
     Args:
         out: where the pack goes.
         limits: the ratio that the file must keep to.
-        threads: how many compress frames of blobs; up to one frame more is kept in memory. The bytes are the same
-            for any number.
+        threads: how many compress frames of blobs beside the one that calls, which else does it; a frame for each is
+            kept in memory. The bytes are the same for any number.
     """
 
     def __init__(self, out: Sink, limits: Limits, threads: int) -> None:
@@ -126,7 +126,7 @@ class FrameEmitter:
     def emit_blobs(self, raw: bytes | bytearray, count: int, level: int, prefix: Prefix | None = None) -> None:
         """Write a frame of blobs, now or when it is compressed; `raw` must not be changed any more."""
         blobs = _Blobs(raw, count, level, prefix)
-        if self._threads <= 1:
+        if self._threads == 0:
             self._append_blobs(blobs, *blobs.compress())
             return
         if self._pool is None:

@@ -84,7 +84,7 @@ class MPackWriter:
         level: zstd level for blobs.
         limits: sizes that a single path, message, commit or the pack's ratio must keep to. A reader with the same
             limits accepts what was written, unless the whole exceeds its totals.
-        threads: how many compress blobs, beside the one that calls; each takes 16 MiB more. The bytes are the same.
+        threads: how many compress blobs beside the one that calls; each takes 32 MiB more. The bytes are the same.
         bases: id and manifest of snapshots that the receiver holds with all their blobs, the most useful first. The
             pack may then be a thin one, which only who holds them can read. Every base takes 32 bytes. The last are
             not leaned on where they would be more than a reader should have to look through.
@@ -100,7 +100,7 @@ class MPackWriter:
         *,
         level: int = BLOB_LEVEL,
         limits: Limits | None = None,
-        threads: int = 1,
+        threads: int = 0,
         bases: Sequence[tuple[str, Mapping[str, str]]] = (),
         folder: Path | None = None,
     ) -> None:
