@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ from forge.tables import Account, create_account, create_repo, db, issue_token
 
 from musehub_plugin import ids
 from musehub_plugin.mpack import build_wire_mpack, parse_wire_mpack
+from musehub_plugin.testing.apps import close_app
 
 PASSWORD = "a long enough one"
 
 
 @pytest.fixture
-def forge(tmp_path: Path) -> Flask:
+def forge(tmp_path: Path) -> Iterator[Flask]:
     # Any name but `app`, for which pytest-flask would keep a request context pushed.
-    return create_app({"DATA": str(tmp_path / "data"), "TESTING": True})
+    forge = create_app({"DATA": str(tmp_path / "data"), "TESTING": True})
+    yield forge
+    close_app(forge)
 
 
 @pytest.fixture
