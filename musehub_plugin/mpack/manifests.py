@@ -272,9 +272,8 @@ class SnapshotDecoder:
                 change, last_ref = self._wide_row(change, named[0], named[1], ref_steps, last_ref, lowest, where)
                 refs = self._refs
             else:
-                # It was small so far, and is so still.
-                assert isinstance(gone, list)  # noqa: S101
-                assert isinstance(now, dict)  # noqa: S101
+                assert isinstance(gone, list)  # noqa: S101 - it was small so far, and is so still
+                assert isinstance(now, dict)  # noqa: S101 - likewise
                 for number in islice(removed_codes, removed_counts[row]):
                     path = paths[number - 1] if number else self._new_path(new_paths, where)
                     if refs.pop(path, None) is None:
