@@ -11,6 +11,7 @@ from typing import IO
 from musehub_plugin.blobs import BlobReader, LargeBlob, NotIndexed
 from musehub_plugin.changespool import PlannedChange
 from musehub_plugin.errors import StorageUnavailable
+from musehub_plugin.framecache import FrameCache
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import from_digest
 from musehub_plugin.manifestlog import difference
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # Who needs more blobs than this reads most of each frame anyway, and would push out what others need.
 _CACHED_BLOBS = 5_000
+# Disk for the frames that these read: in memory each takes 16 MiB more.
+_PASSING_BYTES = 64 * 1024 * 1024
 # What is made while a client waits, up to so many blobs, for a few clients: level 6 takes three times as long for 5 to
 # 10 % fewer bytes.
 _QUICK_BLOBS = 500
@@ -151,7 +154,7 @@ def write_mpack(
     """
     map_large_blocks()
     out = HashingFile(file)
-    frames = hub.frames if len(plan.object_ids) <= _CACHED_BLOBS else None
+    frames = hub.frames if len(plan.object_ids) <= _CACHED_BLOBS else FrameCache(_PASSING_BYTES)
     with (
         ExitStack() as opened,
         BlobReader(
