@@ -330,8 +330,8 @@ class SnapshotDecoder:
         Returns:
             The change with what the row adds, and the ordinal that was set last.
         """
-        from musehub_plugin.mpack.pages import PageFile, SortedPages
-        from musehub_plugin.mpack.wide import PIECE, WidePaths, WideRefs
+        from musehub_plugin.mpack.pages import PageFile
+        from musehub_plugin.mpack.wide import PIECE, WideRefs, with_paths, with_refs
 
         if self._page_file is None:
             self._page_file = PageFile(self._folder)
@@ -343,13 +343,7 @@ class SnapshotDecoder:
             if len(refs.get_many(some)) < len(some):
                 raise MPackError(f"{snapshot} removes a path that is not there")
             refs.remove(some)
-            if isinstance(removed, list) and len(removed) + len(some) > PIECE:
-                before, removed = removed, WidePaths(SortedPages(file))
-                removed.add(before)
-            if isinstance(removed, list):
-                removed += some
-            else:
-                removed.add(some)
+            removed = with_paths(removed, some, file)
         while some := list(islice(now, PIECE)):
             known = refs.get_many(some)
             found: dict[str, int] = {}
@@ -370,12 +364,8 @@ class SnapshotDecoder:
             try:
                 refs.set(found.items())
                 # What changes all is in `refs`, and given as a copy of that.
-                if isinstance(changed, dict) and len(changed) + len(found) > PIECE and not change.full:
-                    changed = WideRefs.of(changed, file)
-                if isinstance(changed, WideRefs):
-                    changed.set(found.items())
-                elif not change.full:
-                    changed.update(found)
+                if not change.full:
+                    changed = with_refs(changed, found, file)
             except ValueError as error:
                 raise MPackError(f"{snapshot}: {error}") from None
             self._require_bound(len(refs), where)

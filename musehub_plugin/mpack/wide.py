@@ -5,6 +5,7 @@ What takes a manifest takes one of these, or a dict: which it is, the reader of 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from itertools import islice
 from typing import Final, Generic, Self, TypeVar
@@ -31,14 +32,14 @@ class WideMap(Mapping[str, Value], Generic[Value]):
         self.pages = pages
 
     @staticmethod
+    @abstractmethod
     def encoded(value: Value) -> bytes:
         """Return the text of a value."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def decoded(text: bytes) -> Value:
         """Return the value that has a text."""
-        raise NotImplementedError
 
     @classmethod
     def of(cls, entries: Mapping[str, Value], file: PageFile) -> Self:
@@ -176,6 +177,33 @@ class WidePaths(Collection[str]):
     def add(self, paths: Collection[str]) -> None:
         """Add some."""
         self._pages.update({path.encode(): b"" for path in paths})
+
+
+def with_paths(paths: list[str] | WidePaths, more: list[str], file: PageFile) -> list[str] | WidePaths:
+    """Return paths and some more: the same object, or where it has become too much for memory, one in a file."""
+    if isinstance(paths, list):
+        if len(paths) + len(more) <= PIECE:
+            paths += more
+            return paths
+        before, paths = paths, WidePaths(SortedPages(file))
+        paths.add(before)
+    paths.add(more)
+    return paths
+
+
+def with_refs(refs: dict[str, int] | WideRefs, more: Mapping[str, int], file: PageFile) -> dict[str, int] | WideRefs:
+    """Return ordinals and some more, as `with_paths` does.
+
+    Raises:
+        ValueError: there is a NUL in a path.
+    """
+    if isinstance(refs, dict):
+        if len(refs) + len(more) <= PIECE:
+            refs.update(more)
+            return refs
+        refs = WideRefs.of(refs, file)
+    refs.set(more.items())
+    return refs
 
 
 class _Items(ItemsView[str, Value]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -77,8 +78,8 @@ class _Column(Sequence[str]):
     def __getitem__(self, at: int | slice) -> str | Sequence[str]:
         return [self._value(number) for number in range(len(self))[at]] if isinstance(at, slice) else self._value(at)
 
-    def _value(self, number: int) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _value(self, number: int) -> str: ...
 
 
 class _Paths(_Column):

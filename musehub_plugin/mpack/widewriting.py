@@ -7,7 +7,7 @@ from itertools import islice
 
 from musehub_plugin import ids
 from musehub_plugin.mpack.pages import Page, SortedPages
-from musehub_plugin.mpack.wide import PIECE, WideManifest, WidePaths, WideRefs
+from musehub_plugin.mpack.wide import PIECE, WideManifest, WidePaths, WideRefs, with_paths, with_refs
 
 
 def both_wide(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[WideManifest, WideManifest]:
@@ -41,19 +41,7 @@ def wide_change(
             if old is None and new is not None and len(path) > max_path_size:
                 raise ValueError(f"path {path.decode()!r:.100} is over {max_path_size} bytes")
         refs = {path.decode(): ordinal(ids.PREFIX + new.decode()) for path, _, new in some if new is not None}
-        if isinstance(removed, list) and len(removed) + len(gone) > PIECE:
-            first, removed = removed, WidePaths(SortedPages(file))
-            removed.add(first)
-        if isinstance(removed, list):
-            removed += gone
-        else:
-            removed.add(gone)
-        if isinstance(changed, dict) and len(changed) + len(refs) > PIECE:
-            changed = WideRefs.of(changed, file)
-        if isinstance(changed, dict):
-            changed.update(refs)
-        else:
-            changed.set(refs.items())
+        removed, changed = with_paths(removed, gone, file), with_refs(changed, refs, file)
     return removed, changed
 
 
