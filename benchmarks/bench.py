@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from contextlib import ExitStack
@@ -97,6 +98,8 @@ def main() -> int:
     arguments = parser.parse_args()
     # As Ctrl-C: every server is stopped on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What is installed is compiled: git is, and so is the plugin, unless it is run out of a checkout with this.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if arguments.source:
         measured = json.loads(arguments.source.read_text(encoding="utf-8"))
     else:

@@ -9,6 +9,9 @@ from flask import Flask, Response, request
 from flask_sqlalchemy import SQLAlchemy
 
 from musehub_plugin import MuseHub
+from musehub_plugin.access import text_id
+from musehub_plugin.hub import current_hub
+from musehub_plugin.repack import repack
 from musehub_plugin.testing.apps import bearer_user
 
 CONFIG_VARIABLE = "MUSEHUB_BENCH_CONFIG"
@@ -16,6 +19,9 @@ CONFIG_VARIABLE = "MUSEHUB_BENCH_CONFIG"
 
 CEILING = "/-/ceiling"
 """A view that reads a small body and says "ok": nothing in Flask can answer faster."""
+
+PACK_ANEW = "benchmarks.racing.host.pack_anew"
+"""What a worker runs to pack all of a repo anew."""
 
 
 def create_app() -> Flask:
@@ -33,3 +39,12 @@ def create_app() -> Flask:
         return Response(b"ok" if request.get_data() else b"empty", content_type="application/x-msgpack")
 
     return app
+
+
+def pack_anew(owner: str, slug: str) -> float:
+    """Pack all of a repo anew, in the app context that the worker provides; return the seconds that it took."""
+    hub = current_hub()
+    found = hub.access.find(owner, slug)
+    if found is None:
+        raise ValueError(f"there is no repo {owner}/{slug}")
+    return repack(hub, hub.database(), text_id(found.repo_id), whole=True).seconds

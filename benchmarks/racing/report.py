@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from benchmarks.racing.races import BY_URL, GIT_PLAIN, GIT_TUNED, HUB, INLINE, THIN
+from benchmarks.racing.races import BY_COMMAND, BY_URL, GIT_PLAIN, GIT_TUNED, HUB, INLINE, THIN
 
 _KIB: Final = 1024
 _GITS: Final = (GIT_PLAIN, GIT_TUNED)
@@ -62,6 +62,7 @@ def _real(history: Measured) -> bool:
 
 _FIRST, _READY = "fetch of 1 commit, first time", "fetch of 1 commit, ready-made"
 _CLONE, _FETCH, _HUNDRED, _NOTHING = "clone", "fetch of 1 commit", "fetch of 100 commits", "nothing new"
+_PACKING: Final = "pack from scratch"
 _CPU: Final = "server's CPU-s each"
 COMPARISONS: Final = (
     Comparison("clone, until the answer is there", f"{_CLONE}, server side, s", target=0.25, applies=_large),
@@ -72,8 +73,10 @@ COMPARISONS: Final = (
     Comparison("clone, CPU of the servers", f"{_CLONE}, server, CPU-s"),
     Comparison("clone, memory of the client", f"{_CLONE}, client's memory, B"),
     Comparison("clone, bytes", f"{_CLONE}, B", against=GIT_PLAIN, target=0.5, applies=_real),
-    Comparison("pack everything anew", "pack from scratch, s", against=GIT_PLAIN, target=0.5),
-    Comparison("pack everything anew, CPU", "pack from scratch, CPU-s", against=GIT_PLAIN),
+    Comparison("pack everything anew, by the worker", f"{_PACKING}, s", against=GIT_PLAIN, target=0.5),
+    Comparison("pack everything anew, by the worker, CPU", f"{_PACKING}, CPU-s", against=GIT_PLAIN),
+    Comparison("pack everything anew, by a command, start included", f"{_PACKING}, s", BY_COMMAND, against=GIT_PLAIN),
+    Comparison("pack everything anew, by a command, CPU", f"{_PACKING}, CPU-s", BY_COMMAND, against=GIT_PLAIN),
     Comparison("1 commit, first time, URL", f"{_FETCH}, s", BY_URL, f"{_FIRST}, s", None),
     Comparison("1 commit, first time, URL, 8 clients", f"{_FETCH}, 1/s", BY_URL, f"{_FIRST}, 1/s", None, 1.0),
     Comparison("1 commit, first time, inline, 8 clients", f"{_FETCH}, 1/s", INLINE, f"{_FIRST}, 1/s", None, 2.0),

@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 import logging
-from functools import cache
 
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
-from rq import Queue
-from rq.serializers import JSONSerializer
 from sqlalchemy.exc import SQLAlchemyError
 
 from musehub_plugin.build_job import order_build
@@ -26,13 +19,6 @@ logger = logging.getLogger(__name__)
 INDEX_TASK = "musehub_plugin.jobs.tasks.index"
 BUILD_TASK = "musehub_plugin.jobs.tasks.build"
 REPACK_TASK = "musehub_plugin.jobs.tasks.repack"
-# A push must not wait for a Redis that is away; redis-py's own defaults retried for 3.8 s.
-_ENQUEUE_TIMEOUT = 0.5
-# A job may be on the queue twice, since a sweep does not know what waits there; when the second run ends, RQ looks the
-# job up, and counts it as failed where the first one's end has removed it.
-_RESULT_TTL = 600
-# Long enough to look at, short enough not to fill Redis: RQ's default is a year.
-_FAILURE_TTL = 24 * 3600
 
 
 def request_index(hub: Hub, db: Database, mpack_id: str) -> bool:
@@ -73,18 +59,10 @@ def request_build(hub: Hub, db: Database, build: Build) -> None:
 
 
 def _enqueue(hub: Hub, task: str, subject: str, job_id: str, kind: str) -> None:
-    try:
-        queue(hub).enqueue_call(
-            task,
-            args=(subject,),
-            job_id=job_id,
-            timeout=hub.settings.job_timeout,
-            result_ttl=_RESULT_TTL,
-            failure_ttl=_FAILURE_TTL,
-            description=f"{kind} {subject}",
-        )
-    except RedisError as error:
-        logger.warning("job %s put off: the queue is away: %s", job_id, type(error).__name__)
+    # Here and not above, as below: to import RQ takes as long as a short command does without it.
+    from musehub_plugin.jobs.broker import put
+
+    put(hub, task, subject, job_id, f"{kind} {subject}")
 
 
 def _request(hub: Hub, db: Database, job: jobs.JobRow) -> None:
@@ -130,23 +108,6 @@ def rearm(hub: Hub, db: Database, repo_id: str) -> bool:
 
 def queue_answers(hub: Hub) -> bool:
     """Say whether Redis answers, within half a second."""
-    try:
-        return bool(_fast_connection(hub.settings.redis_url).ping())
-    except RedisError:
-        return False
+    from musehub_plugin.jobs.broker import answers
 
-
-def queue(hub: Hub) -> Queue:
-    """Return the queue, over a connection that fails fast. Nothing is sent until the queue is used."""
-    return Queue(hub.settings.queue, connection=_fast_connection(hub.settings.redis_url), serializer=JSONSerializer)
-
-
-@cache
-def _fast_connection(url: str) -> Redis:
-    """One pool per Redis and process; redis-py notices a fork by itself."""
-    return Redis.from_url(
-        url,
-        socket_connect_timeout=_ENQUEUE_TIMEOUT,
-        socket_timeout=_ENQUEUE_TIMEOUT,
-        retry=Retry(NoBackoff(), 0),
-    )
+    return answers(hub)

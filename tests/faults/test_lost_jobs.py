@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 
 from musehub_plugin import ids
-from musehub_plugin.jobs.queue import queue
+from musehub_plugin.jobs.broker import queue
 from musehub_plugin.store.jobs import index_job_id
 from tests.faults.histories import one_blob, several_blobs
 from tests.faults.laboratory import Laboratory
