@@ -15,7 +15,7 @@ from musehub_plugin.framecache import FrameCache
 from musehub_plugin.history import GraphCache
 from musehub_plugin.storage.base import Storage
 from musehub_plugin.storage.signing import UrlSigner
-from musehub_plugin.store.session import Database
+from musehub_plugin.store.session import Database, flask_route
 
 EXTENSION_KEY = "musehub"
 _DATABASE = "_musehub_database"
@@ -39,7 +39,7 @@ class Hub:
         """Return the unit of work on the host's session of the current app context."""
         database: Database | None = g.get(_DATABASE)
         if database is None:
-            database = Database(self.sqlalchemy.session)
+            database = Database(self.sqlalchemy.session, lambda: flask_route(self.sqlalchemy, self.settings.bind_key))
             setattr(g, _DATABASE, database)
         return database
 

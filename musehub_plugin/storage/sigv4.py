@@ -11,6 +11,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
 MAX_TTL_SECONDS = 7 * 24 * 3600
@@ -62,12 +63,18 @@ def presign(
     lines += [f"{name}:{signed[name]}" for name in sorted(signed)]
     lines += ["", names, "UNSIGNED-PAYLOAD"]
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    key = f"AWS4{secret_key}".encode()
-    for part in (moment[:8], region, "s3", "aws4_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
+    key = _signing_key(secret_key, moment[:8], region)
     text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{digest}"
     signature = hmac.digest(key, text.encode(), "sha256").hex()
     return parts._replace(query=f"{query}&X-Amz-Signature={signature}").geturl()
+
+
+@lru_cache(maxsize=8)
+def _signing_key(secret_key: str, day: str, region: str) -> bytes:
+    key = f"AWS4{secret_key}".encode()
+    for part in (day, region, "s3", "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
 
 
 def _encode(query: Mapping[str, str]) -> str:

@@ -177,7 +177,7 @@ def _run_shortly(db: Database, prepared: _Prepared, values: Mapping[str, Any]) -
 def _answer(pooled: PoolProxiedConnection, prepared: _Prepared, given: Sequence[Any]) -> list[tuple[Any, ...]] | None:
     """Return the rows; None where a transaction is open, as after a host's own `SET` on a new connection."""
     connection: Any = pooled.dbapi_connection
-    if connection.info.transaction_status != TRANSACTION_STATUS_IDLE:
+    if connection.get_transaction_status() != TRANSACTION_STATUS_IDLE:
         return None
     was = connection.autocommit
     connection.autocommit = True

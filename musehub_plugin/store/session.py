@@ -17,9 +17,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
+from flask_sqlalchemy import SQLAlchemy
+from flask_sqlalchemy.session import Session as FlaskSession
 from sqlalchemy import (
     Column,
     ColumnElement,
+    Connection,
     CursorResult,
     Engine,
     Executable,
@@ -59,10 +62,16 @@ class Database:
 
     Args:
         session: the host's `db.session`, or any SQLAlchemy session.
+        route: returns where the session would send a statement over the plugin's tables, or None where only the session
+            knows. What is asked before the session is needed spares a request making one and taking it down, a tenth
+            of what it takes to say that there is nothing new.
     """
 
-    def __init__(self, session: Session | scoped_session[Any]) -> None:
+    def __init__(
+        self, session: Session | scoped_session[Any], route: Callable[[], Engine | Connection | None] = lambda: None
+    ) -> None:
         self.session = session
+        self._route = route
         self._keeps_connection = False
         self._kept: PoolProxiedConnection | None = None
 
@@ -201,10 +210,9 @@ class Database:
     @property
     def engine_at_rest(self) -> Engine | None:
         """The PostgreSQL engine of this unit of work as long as nothing was asked in it; else None."""
-        session = self._own_session()
-        if session.in_transaction():
+        if self.has_begun:
             return None
-        bind = session.get_bind(**_ROUTE)
+        bind = self._route() or self.session.get_bind(**_ROUTE)
         return bind if isinstance(bind, Engine) and bind.dialect.name == "postgresql" else None
 
     @contextmanager
@@ -241,6 +249,8 @@ class Database:
     @property
     def has_begun(self) -> bool:
         """Whether something was asked of the database since the last commit or rollback."""
+        if isinstance(self.session, scoped_session) and not self.session.registry.has():
+            return False
         return self._own_session().in_transaction()
 
     def finish(self, *, own: bool) -> None:
@@ -276,6 +286,20 @@ class Database:
     def rollback(self) -> None:
         """Undo the unit of work."""
         self.session.rollback()
+
+
+def flask_route(database: SQLAlchemy, bind_key: str | None) -> Engine | Connection | None:
+    """Return where Flask-SQLAlchemy's own session sends the plugin's statements; None where a host has its own class.
+
+    Args:
+        database: the host's.
+        bind_key: of the plugin's tables.
+    """
+    factory = getattr(database.session, "session_factory", None)
+    session_class = getattr(factory, "class_", None)
+    if getattr(session_class, "get_bind", None) is not FlaskSession.get_bind:
+        return None
+    return database.engines.get(bind_key)
 
 
 _engines_apart: WeakKeyDictionary[Engine, Engine] = WeakKeyDictionary()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import IO, Any
 
-from flask import request
+from flask import Request, request
 
 from musehub_plugin.access import Action, Identity, text_id
 from musehub_plugin.errors import HubError
@@ -64,18 +64,18 @@ def enter(owner: str, slug: str, action: Action, schema: Schema | None = None, *
     Raises:
         HubError: as `Access.identify`, `Access.require`, `read_body` and `decode_body` say, in this order.
     """
-    hub = current_hub()
+    hub, sent = current_hub(), _current_request()
     body = b""
     refusal: HubError | None = None
     if schema is not None:
         try:
-            body = read_body(request, hub.settings.max_body if limit is None else limit)
+            body = read_body(sent, hub.settings.max_body if limit is None else limit)
         except HubError as error:
             refusal = error
-    call = _admit(hub, owner, slug, action, refusal)
-    if schema is None:
-        return call
-    return replace(call, fields=decode_body(body, request.headers.get("Content-Type"), schema))
+    call = _admit(hub, sent, owner, slug, action, refusal)
+    if schema is not None:
+        call.fields.update(decode_body(body, sent.headers.get("Content-Type"), schema))
+    return call
 
 
 @contextmanager
@@ -88,15 +88,15 @@ def enter_with_file(owner: str, slug: str, action: Action, limit: int) -> Iterat
         action: what the resource does with the repo.
         limit: bytes of the body that are accepted.
     """
-    hub = current_hub()
+    hub, sent = current_hub(), _current_request()
     refusal: HubError | None = None
     with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file:
         try:
-            spool_body(request, limit, file)
+            spool_body(sent, limit, file)
         except HubError as error:
             refusal = error
-        call = _admit(hub, owner, slug, action, refusal)
-        require_msgpack(request.headers.get("Content-Type"))
+        call = _admit(hub, sent, owner, slug, action, refusal)
+        require_msgpack(sent.headers.get("Content-Type"))
         yield call, file
 
 
@@ -114,8 +114,14 @@ def one_connection() -> Iterator[None]:
         yield
 
 
-def _admit(hub: Hub, owner: str, slug: str, action: Action, body_refusal: HubError | None) -> Call:
-    identity = hub.access.identify(request)
+def _current_request() -> Request:
+    """Return the request itself: each look at it through Flask's proxy takes 2 us, and there are some thirty."""
+    sent: Request = request._get_current_object()  # type: ignore[attr-defined]  # the proxy's own method
+    return sent
+
+
+def _admit(hub: Hub, sent: Request, owner: str, slug: str, action: Action, body_refusal: HubError | None) -> Call:
+    identity = hub.access.identify(sent)
     repo = hub.access.require(identity, owner, slug, action)
     if body_refusal is not None:
         raise body_refusal

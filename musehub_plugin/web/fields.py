@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from musehub_plugin.errors import Invalid, TooLarge
@@ -84,6 +85,7 @@ Field = Ids | Id | Text | Texts | Flag | Count
 Schema = Mapping[str, Field]
 
 
+@cache
 def fetch_schema(*, max_wants: int, max_haves: int) -> Schema:
     """Return the fields of `POST fetch` and `POST negotiate`: `want`, `have`, `capabilities`."""
     return {

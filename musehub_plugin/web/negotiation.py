@@ -72,15 +72,15 @@ def encode_response(
             this function knows better.
         json_type: the content type of the JSON form.
     """
+    given = answer_headers(cache_control)
+    body: str | bytes
     if prefers_json(accept):
-        response = Response(
-            json.dumps(payload, separators=(",", ":"), default=_base64), status=status, content_type=json_type
-        )
+        body, given["Content-Type"] = json.dumps(payload, separators=(",", ":"), default=_base64), json_type
     else:
-        response = Response(msgpack.packb(payload), status=status, content_type=MSGPACK_TYPE)
-    response.headers.update(answer_headers(cache_control))
-    response.headers.update(headers or {})
-    return response
+        body, given["Content-Type"] = msgpack.packb(payload), MSGPACK_TYPE
+    if headers:
+        given.update(headers)
+    return Response(body, status=status, headers=given)
 
 
 def _base64(value: object) -> str:

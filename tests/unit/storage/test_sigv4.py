@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from minio import Minio
 
+from musehub_plugin.storage.s3 import S3Storage
 from musehub_plugin.storage.sigv4 import presign
 from tests.effort import effort
 
@@ -69,3 +70,20 @@ def test_s66_another_header_value_has_another_signature() -> None:
 def test_s69_a_life_out_of_bounds_is_refused(ttl: int) -> None:
     with pytest.raises(ValueError, match="lives 1 to 604800 seconds"):
         presigned(ttl=ttl)
+
+
+@pytest.mark.parametrize("endpoint", ["s3.example:9000", "s3.amazonaws.com", "s3.eu-central-1.amazonaws.com"])
+@pytest.mark.parametrize("prefix", ["", "hub/", "a hub~1/\N{LATIN SMALL LETTER E WITH ACUTE}+/"])
+def test_a_url_of_an_mpack_is_the_clients_whatever_the_endpoint_and_the_prefix(endpoint: str, prefix: str) -> None:
+    keys = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+    storage = S3Storage(endpoint, *keys, "bucket", prefix=prefix, region="eu-central-1")
+    ours = storage.presign_mpack_get("sha256:" + "a" * 64, 60)
+    client = Minio(endpoint, *keys, region="eu-central-1")
+    theirs = client.get_presigned_url(
+        "GET",
+        "bucket",
+        f"{prefix}mpacks/aa/{'a' * 62}",
+        expires=timedelta(seconds=60),
+        request_date=datetime.strptime(parse_qs(urlsplit(ours).query)["X-Amz-Date"][0], "%Y%m%dT%H%M%S%z"),
+    )
+    assert ours == theirs
