@@ -12,7 +12,7 @@ import os
 import tempfile
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import IO, BinaryIO, NamedTuple
 
@@ -41,6 +41,8 @@ _OPEN_BYTES = 48 * 1024 * 1024
 # A blob over this size, which fills frames of its own, is never in memory as a whole.
 _LARGE_BLOB = 16 * 1024 * 1024
 _PIECE = 1 << 18
+# A blob that another one is held against is in memory together with that and the frame that they go to.
+_LARGEST_BESIDE = 8 * 1024 * 1024
 _NO_PACK = 255
 
 
@@ -157,21 +159,66 @@ class BlobReader:
             StorageUnavailable: likewise.
             OSError: there is no room for such a file.
         """
+        return ((object_id, content) for object_id, content, _ in self.read_beside(object_ids, {}))
+
+    def read_beside(
+        self, object_ids: Sequence[str], beside: Mapping[str, str]
+    ) -> Iterator[tuple[str, bytes | LargeBlob, bytes | None]]:
+        """Yield what `read_any` does, each with the content of another blob that it is to be held against.
+
+        That one is worth nothing if it cannot be read just now: None is given for it, and for all that follow. It is
+        read right before the blob itself, as what resembles one another is in one frame: to read all of the ones and
+        then all of the others took 100 commits of a tree of 2,000 files three times as long, and where no frame is
+        kept a hundred times.
+
+        Args:
+            object_ids: as for `read`.
+            beside: the id of that other blob, for those that have one. A large one is left out.
+
+        Raises:
+            NotIndexed: as `read_any` does for `object_ids`, like what follows.
+            BlobDamaged: likewise.
+            StorageUnavailable: likewise.
+            OSError: likewise.
+        """
+        others: Mapping[str, str] = beside
+        last: tuple[str, bytes | None] = ("", None)
         for start in range(0, len(object_ids), _BATCH):
             batch = object_ids[start : start + _BATCH]
             found = self._found_in_packs(batch)
-            sources = contents.blob_sources(
-                self._db, self._repo_id, [object_id for object_id in batch if object_id not in found]
-            )
-            if len(sources) + len(found) < len(batch):
+            asked = {object_id: None for object_id in batch if object_id not in found}
+            asked.update((others[object_id], None) for object_id in batch if object_id in others)
+            sources = contents.blob_sources(self._db, self._repo_id, list(asked))
+            if not all(object_id in sources or object_id in found for object_id in batch):
                 raise self._not_indexed()
             for object_id in batch:
+                other = others.get(object_id)
+                if other is not None and other != last[0]:
+                    try:
+                        last = other, self._read_other(other, sources)
+                    except (NotIndexed, StorageUnavailable):
+                        logger.debug("a thin pack is made of fewer bases than there are")
+                        others, last, other = {}, ("", None), None
                 content = self._from_mpack(object_id, found[object_id]) if object_id in found else None
                 if content is None and object_id in found:
                     sources.update(contents.blob_sources(self._db, self._repo_id, [object_id]))
                     if object_id not in sources:
                         raise self._not_indexed()
-                yield object_id, self._read_one(object_id, sources[object_id]) if content is None else content
+                yield (
+                    object_id,
+                    self._read_one(object_id, sources[object_id]) if content is None else content,
+                    None if other is None else last[1],
+                )
+
+    def _read_other(self, object_id: str, sources: Mapping[str, contents.BlobSource]) -> bytes | None:
+        """Return a blob that something is held against; None where it is too large for that."""
+        if object_id not in sources:
+            raise self._not_indexed()
+        content = self._read_one(object_id, sources[object_id])
+        if isinstance(content, LargeBlob):
+            content.close()
+            return None
+        return content if len(content) <= _LARGEST_BESIDE else None
 
     def _found_in_packs(self, object_ids: Sequence[str]) -> dict[str, contents.Location]:
         """Return where in `packs` those blobs are that the repo holds; the others' places are to be asked for."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import IO
 
-from musehub_plugin.blobs import BlobReader, LargeBlob, NotIndexed
+from musehub_plugin.blobs import BlobReader, LargeBlob
 from musehub_plugin.changespool import PlannedChange
 from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.framecache import FrameCache
@@ -28,8 +27,6 @@ from musehub_plugin.store import manifests
 from musehub_plugin.store.fetch_plans import ReadyPack
 from musehub_plugin.store.session import Database
 
-logger = logging.getLogger(__name__)
-
 # Who needs more blobs than this reads most of each frame anyway, and would push out what others need.
 _CACHED_BLOBS = 5_000
 # Disk for the frames that these read: in memory each takes 16 MiB more.
@@ -38,8 +35,6 @@ _PASSING_BYTES = 64 * 1024 * 1024
 # 10 % fewer bytes.
 _QUICK_BLOBS = 500
 _QUICK_LEVEL = 3
-# Bytes of blobs that a thin pack leans on, which are held in memory.
-_LEANED_ON_BYTES = 8 * 1024 * 1024
 
 
 def _copy(writer: MPackWriter, hub: Hub, pack: CopiedPack, opened: ExitStack) -> None:
@@ -58,45 +53,29 @@ def _copy(writer: MPackWriter, hub: Hub, pack: CopiedPack, opened: ExitStack) ->
 class _Leaning:
     """What a thin pack leans on: manifests of the have side, and blobs of theirs that resemble those that are sent.
 
-    A blob that the have side holds is worth nothing if it cannot be read just now: the pack is less thin for it.
-
     Attributes:
         bases: id and manifest of each snapshot, the one that the plan's first one starts from first.
+        resembled: for blobs that are sent, one that the have side holds and that probably resembles it.
     """
 
-    def __init__(self, db: Database, repo_id: str, plan: Plan, blobs: BlobReader) -> None:
+    def __init__(self, db: Database, repo_id: str, plan: Plan) -> None:
         found = manifests.manifests(db, repo_id, plan.border_ids[:MAX_BASES])
         self.bases = [(snapshot_id, manifest) for snapshot_id, manifest in found if manifest is not None]
-        places: dict[str, tuple[int, str, str]] = {}
+        self.resembled: dict[str, str] = {}
+        self._places: dict[str, tuple[int, str]] = {}
         sent = set(plan.object_ids)
         for _, change, _ in plan.changes or ():
             for path, object_id in change.changed.items():
-                if object_id in sent and object_id not in places:
+                if object_id in sent and object_id not in self._places:
                     for number, (_, manifest) in enumerate(self.bases):
                         if path in manifest:
-                            places[object_id] = (number, path, manifest[path])
+                            self._places[object_id] = (number, path)
+                            self.resembled[object_id] = manifest[path]
                             break
-        self._like: dict[str, BaseBlob] = {}
-        contents: dict[str, bytes] = {}
-        room = _LEANED_ON_BYTES
-        try:
-            for object_id, content in blobs.read_any(list(dict.fromkeys(base for _, _, base in places.values()))):
-                if isinstance(content, LargeBlob):
-                    content.close()
-                    break
-                room -= len(content)
-                if room < 0:
-                    break
-                contents[object_id] = content
-        except (NotIndexed, StorageUnavailable):
-            logger.debug("a thin pack is made of fewer bases than there are")
-        for object_id, (number, path, base) in places.items():
-            if base in contents:
-                self._like[object_id] = BaseBlob(number, path, contents[base])
 
-    def like(self, object_id: str) -> BaseBlob | None:
-        """Return a blob that the have side holds and that probably resembles one that is sent."""
-        return self._like.get(object_id)
+    def base(self, object_id: str, content: bytes | None) -> BaseBlob | None:
+        """Return what a blob is to lean on, given the content of the one that it resembles."""
+        return None if content is None else BaseBlob(*self._places[object_id], content)
 
 
 def _noticed(pieces: Iterable[bytes], alive: Callable[[], None]) -> Iterator[bytes]:
@@ -167,7 +146,7 @@ def write_mpack(
             wanted=numbered(plan.object_ids) if packs else None,
         ) as blobs,
     ):
-        leaning = _Leaning(db, repo_id, plan, blobs) if thin else None
+        leaning = _Leaning(db, repo_id, plan) if thin else None
         if leaning is not None and not leaning.bases:
             leaning = None
         writer = MPackWriter(
@@ -178,8 +157,9 @@ def write_mpack(
         )
         if plan.begins_with is not None:
             _copy(writer, hub, plan.begins_with, opened)
-        for object_id, content in blobs.read_any(plan.object_ids):
-            base = None if leaning is None else leaning.like(object_id)
+        resembled = {} if leaning is None else leaning.resembled
+        for object_id, content, other in blobs.read_beside(plan.object_ids, resembled):
+            base = None if leaning is None else leaning.base(object_id, other)
             if isinstance(content, LargeBlob):
                 with content:
                     writer.add_blob_stream(object_id, content.size, _noticed(content.chunks(), alive), base=base)

@@ -1,0 +1,56 @@
+"""How the blobs that a thin pack leans on are read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from musehub_plugin import ids
+from musehub_plugin.framecache import FrameCache
+from musehub_plugin.hub import EXTENSION_KEY
+from musehub_plugin.storage.base import Deletes
+from musehub_plugin.testing.apps import hub_of
+from musehub_plugin.testing.factories import History
+from tests.environment import HubEnvironment
+
+REPO = "alice/songs"
+FOLDERS = 6
+
+
+def test_blobs_to_lean_on_that_are_lost_make_a_pack_less_thin(hub: HubEnvironment) -> None:
+    hub.create_repo(REPO)
+    history, content = History(), Random(0).randbytes(1000)
+    have = history.commit({"a": content})
+    first = history.pack()
+    assert hub.caller("alice").push(REPO, first, have).status_code == 200
+    head = history.commit({"a": content + b"!"}, [have])
+    assert hub.caller("alice").push(REPO, history.pack(have=[have]), head).status_code == 200
+    hub.run_jobs()
+    storage = hub.storage
+    assert isinstance(storage, Deletes)
+    storage.delete_mpack(ids.blob_id(first))
+    answer = hub.caller().fetch(REPO, [head], [have], ["inline", "thin"]).get_json()
+    assert (answer["blob_count"], answer["size_bytes"] > len(content)) == (1, True)
+
+
+def test_a_pack_that_many_changes_lean_on_is_opened_once(hub: HubEnvironment) -> None:
+    # A push for each folder, then changes that go round the folders twice: by path, each push's pack is needed once.
+    hub.create_repo(REPO)
+    chance, history = Random(0), History()
+    files: dict[str, bytes | str] = {}
+    line: list[str] = []
+    for folder in range(FOLDERS):
+        files |= {f"{folder}/{name}": chance.randbytes(1000) for name in "ab"}
+        line.append(history.commit(files, line[-1:]))
+        assert hub.caller("alice").push(REPO, history.pack(have=line[-2:-1]), line[-1]).status_code == 200
+    have = line[-1]
+    for name in "ab":
+        for folder in range(FOLDERS):
+            files[f"{folder}/{name}"] = chance.randbytes(1000)
+            line.append(history.commit(files, line[-1:]))
+    assert hub.caller("alice").push(REPO, history.pack(have=[have]), line[-1]).status_code == 200
+    hub.run_jobs()
+    hub.app.extensions[EXTENSION_KEY] = replace(hub_of(hub.app), frames=FrameCache(0))
+    seen = hub.observe(lambda: hub.caller().fetch(REPO, [line[-1]], [have], ["inline", "thin"]))
+    assert seen.response.get_json()["blob_count"] == 2 * FOLDERS
+    assert seen.storage_calls.count("open_mpack") == FOLDERS + 1
