@@ -5,19 +5,24 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import func, select, update
+from flask_sqlalchemy.session import Session
+from sqlalchemy import Engine, create_engine, func, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.pool import NullPool
 
 from musehub_plugin import MuseHub
 from musehub_plugin.errors import ConfigError
 from musehub_plugin.models import MusehubRepo
+from musehub_plugin.store import migrate
 from musehub_plugin.testing.apps import bearer_user
+from musehub_plugin.testing.services import fresh_database
 from tests.exchange import Caller
-from tests.integration.hosts.hosting import hub_of, make_repo, make_tables, new_host, round_trip
+from tests.integration.hosts.hosting import close, hub_of, make_repo, make_tables, new_host, round_trip
 
 Closing = Callable[[Flask], None]
 
@@ -117,6 +122,27 @@ def test_a_bind_key_without_its_database_is_refused_by_its_name(tmp_path: Path) 
     app = new_host(tmp_path, MUSEHUB_BIND_KEY="muse")
     with pytest.raises(ConfigError, match="MUSEHUB_BIND_KEY"):
         MuseHub(app, SQLAlchemy(app))
+
+
+def test_a_session_class_of_a_host_s_own_chooses_the_database_of_every_question(
+    tmp_path: Path, musehub_postgres_url: str
+) -> None:
+    class AllElsewhere(Session):
+        def get_bind(self, *_: Any, **__: Any) -> Engine:
+            return self._db.engines["elsewhere"]
+
+    with fresh_database(musehub_postgres_url) as default, fresh_database(musehub_postgres_url) as elsewhere:
+        app = new_host(tmp_path, SQLALCHEMY_BINDS={"elsewhere": elsewhere})
+        app.config["SQLALCHEMY_DATABASE_URI"] = default
+        db = SQLAlchemy(app, session_options={"class_": AllElsewhere})
+        musehub = MuseHub()
+        musehub.identity_loader(bearer_user)
+        musehub.init_app(app, db)
+        for url in (default, elsewhere):
+            migrate.upgrade(create_engine(url, poolclass=NullPool))
+        make_repo(app)
+        assert Caller(app, "alice").refs("alice/songs").status_code == 200
+        close(app)
 
 
 def test_a_host_without_a_database_gets_one_in_its_instance_folder(tmp_path: Path, closing: Closing) -> None:
