@@ -31,18 +31,17 @@ from musehub_plugin.mpack import (
     verify_blobs,
 )
 from musehub_plugin.mpack.digests import DigestTable
-from musehub_plugin.names import MAX_PATH_BYTES, clashing_path, unsafe_path
+from musehub_plugin.names import MAX_PATH_BYTES
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import contents, manifests
 from musehub_plugin.store.session import ID_BATCH, Database
 from musehub_plugin.stretches import FirstPaths, Introduced, stretches
+from musehub_plugin.treepaths import TreePaths
 
 # Snapshots written by one statement, and the paths that they change together, at 300 bytes each: most change a few, and
 # the first one of a large tree has them all.
 _SNAPSHOT_BATCH = 1_000
 _CHANGE_BATCH = 20_000
-# Paths that are remembered as safe: most come again and again.
-_SAFE_PATHS = 50_000
 
 
 def _limits(settings: Settings) -> Limits:
@@ -120,23 +119,9 @@ class IncomingPack:
 
     def _check_manifests(self) -> None:
         """Look at every path, and note where in the pack each snapshot is, and at which path each blob."""
-        here: set[str] = set()
-        safe: set[str] = set()
+        tree = TreePaths()
         for delta in verified_snapshots(self.reader):
-            if delta.full:
-                here.clear()
-            here.difference_update(delta.removed)
-            unsafe = None
-            if not safe.issuperset(delta.changed):
-                unsafe = next(
-                    ((path, reason) for path in delta.changed if (reason := unsafe_path(path)) is not None), None
-                )
-                if len(safe) > _SAFE_PATHS:
-                    safe.clear()
-                safe.update(delta.changed)
-            if not here.issuperset(delta.changed):
-                here.update(delta.changed)
-                unsafe = unsafe or clashing_path(here)
+            unsafe = tree.follow(delta)
             if unsafe is not None:
                 path, reason = unsafe
                 raise Invalid(

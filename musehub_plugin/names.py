@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from typing import Final
 
 MAX_PATH_BYTES = 4_096
 MAX_BRANCH_BYTES = 255
-_IS_FOLDER = "is a file and a folder of another path"
+IS_FOLDER: Final = "is a file and a folder of another path"
 
 _REMOTE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
@@ -63,32 +64,11 @@ def unsafe_manifest(paths: Collection[str]) -> tuple[str, str] | None:
     Args:
         paths: the paths of one manifest, each once.
     """
-    for path in paths:
-        reason = unsafe_path(path)
-        if reason is not None:
-            return path, reason
-    return clashing_path(paths)
-
-
-def clashing_path(paths: Collection[str]) -> tuple[str, str] | None:
-    """Return the first path that is also a folder of another path of the manifest, with the reason, or None."""
-    folders: set[str] = set()
-    for path in paths:
-        cut = path.rfind("/")
-        while cut > 0:
-            folder = path[:cut]
-            if folder in folders:
-                break
-            folders.add(folder)
-            cut = path.rfind("/", 0, cut)
-    for path in paths:
-        if path in folders:
-            return path, _IS_FOLDER
-    return None
+    return unsafe_in_order(sorted(paths))
 
 
 def unsafe_in_order(paths: Iterable[str]) -> tuple[str, str] | None:
-    """Return what `unsafe_manifest` does of paths that come sorted, of which memory has no room for all."""
+    """Return what `unsafe_manifest` does, of paths that come sorted."""
     # Those that this one begins with, each a beginning of the next: what begins with a path follows on it.
     above: list[str] = []
     for path in paths:
@@ -98,7 +78,7 @@ def unsafe_in_order(paths: Iterable[str]) -> tuple[str, str] | None:
         while above and not path.startswith(above[-1]):
             above.pop()
         if above and path[len(above[-1])] == "/":
-            return above[-1], _IS_FOLDER
+            return above[-1], IS_FOLDER
         above.append(path)
     return None
 

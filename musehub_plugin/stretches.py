@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 from musehub_plugin.commitspool import CommitSpool
 from musehub_plugin.ids import from_digest, to_digest
 from musehub_plugin.mpack.digests import DigestTable
+from musehub_plugin.mpack.overflow import Overflow
 
 # Commits in a stretch. Each takes some three kilobytes while it is being laid out.
 STRETCH = 4_096
 # Snapshots of a stretch for each of its commits: where there are more, the pack has its snapshots in an order of its
 # own, and is one stretch.
 _MOST_SNAPSHOTS = 2
+# Bytes of paths that are held in memory.
+_HELD = 1 << 20
 
 
 class Stretch(NamedTuple):
@@ -111,24 +114,34 @@ class Introduced:
 
 
 class FirstPaths:
-    """For each of many objects, by number, the first path that was noted for it."""
+    """For each of many objects, by number, the first path that was noted for it: in a file, but for some bytes each."""
 
     def __init__(self) -> None:
-        self._paths: list[str] = [""]
-        self._numbers: dict[str, int] = {}
-        self._first = array("I")
+        self._stored = Overflow()
+        self._tail = bytearray()
+        self._places = array("Q")
+        self._sizes = array("H")
 
     def note(self, number: int, path: str) -> None:
-        """Note where an object is, unless that is known."""
-        first = self._first
-        if number >= len(first):
-            first.extend([0] * (number + 1 - len(first)))
-        if first[number] == 0:
-            known = self._numbers.setdefault(path, len(self._paths))
-            if known == len(self._paths):
-                self._paths.append(path)
-            first[number] = known
+        """Note where an object is, unless that is known; a path has no more than 65,535 bytes."""
+        sizes = self._sizes
+        if number >= len(sizes):
+            more = number + 1 - len(sizes)
+            sizes.extend([0] * more)
+            self._places.extend([0] * more)
+        if sizes[number] == 0:
+            text = path.encode()
+            self._places[number] = self._stored.size + len(self._tail)
+            sizes[number] = len(text)
+            self._tail += text
+            if len(self._tail) > _HELD:
+                self._stored.append(self._tail)
+                self._tail = bytearray()
 
     def first(self, number: int) -> str:
         """Return an object's first path; empty where none was noted."""
-        return self._paths[self._first[number]] if number < len(self._first) else ""
+        if number >= len(self._sizes):
+            return ""
+        place, size = self._places[number], self._sizes[number]
+        start = place - self._stored.size
+        return (self._tail[start : start + size] if start >= 0 else self._stored.read(place, size)).decode()

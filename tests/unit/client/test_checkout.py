@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from musehub_plugin import ids
 from musehub_plugin.client import Workdir, WorkdirError, checkout, entities, pack
@@ -14,7 +12,6 @@ from musehub_plugin.client.manifest import ManifestRows
 from musehub_plugin.client.record import new_record
 from musehub_plugin.client.worktree import in_the_way
 from musehub_plugin.mpack import manifests
-from musehub_plugin.names import unsafe_in_order, unsafe_manifest
 
 DATE = "2026-01-02T03:04:05.000006+00:00"
 
@@ -210,9 +207,3 @@ def test_an_empty_folder_of_somebodys_own_is_in_the_way(workdir: Workdir) -> Non
     checkout(workdir, one)
     (workdir.root / "dir").mkdir()
     assert in_the_way(workdir, two, previous=one) == ["dir"]
-
-
-@given(st.lists(st.text("ab/-.", min_size=1, max_size=6), unique=True))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_paths_in_order_are_as_safe_as_in_any_order(paths: list[str]) -> None:
-    assert (unsafe_in_order(sorted(paths)) is None) == (unsafe_manifest(paths) is None)
