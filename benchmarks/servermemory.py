@@ -1,6 +1,7 @@
 """What the server's processes take of memory for a long history, and for large and many blobs.
 
-    python benchmarks/servermemory.py [--commits 100000] [--files 2000] [--megabytes 2048] [--keep FOLDER]
+    python benchmarks/servermemory.py [--commits 100000] [--files 2000] [--keep FOLDER]
+        [--megabytes 2048] [--small 16384] [--a-commit 1000]
 
 Each history goes to a hub of its own: gunicorn, a worker, PostgreSQL, Redis and S3, from wheels. After each step it
 prints the most that any web process, and any process of the worker, had beyond what it had when idle: after a push, a
@@ -44,8 +45,7 @@ _MSGPACK = "application/x-msgpack"
 _WARM = "memory/warm"
 _REPO = "memory/large"
 _LARGE_BLOBS = 8
-_SMALL_BLOB = 16_384
-_BLOBS_A_COMMIT = 1_000
+_FOLDER_FILES = 1_000
 _EVERY = 0.02
 
 
@@ -73,12 +73,20 @@ def history_pack(folder: Path, commits: int, files: int) -> Pushed:
     return Pushed(pushed, json.loads(line.read_text(encoding="ascii")))
 
 
-def blobs_pack(folder: Path, megabytes: int) -> Pushed:
-    """Return a pack of noise, made unless it is there: half of it eight blobs, the rest files of 16 KiB."""
-    pushed, line = folder / f"blobs-{megabytes}.mpack", folder / f"blobs-{megabytes}.json"
+def blobs_pack(folder: Path, megabytes: int, small: int, a_commit: int) -> Pushed:
+    """Return a pack of noise, made unless it is there: half of it eight blobs, the rest small files of one tree.
+
+    Args:
+        folder: where the pack is kept.
+        megabytes: MiB of blobs.
+        small: bytes of a small one.
+        a_commit: files that each commit adds.
+    """
+    name = f"blobs-{megabytes}-{small}-{a_commit}"
+    pushed, line = folder / f"{name}.mpack", folder / f"{name}.json"
     if not line.exists():
         noise, half = Random(megabytes), megabytes * _MIB // 2
-        sizes = [half // _LARGE_BLOBS] * _LARGE_BLOBS + [_SMALL_BLOB] * (half // _SMALL_BLOB)
+        sizes = [half // _LARGE_BLOBS] * _LARGE_BLOBS + [small] * (half // small)
         object_ids = []
         with pushed.open("wb") as out, MPackWriter(out) as writer:
             for size in sizes:
@@ -87,8 +95,9 @@ def blobs_pack(folder: Path, megabytes: int) -> Pushed:
                 writer.add_blob(object_ids[-1], content)
             manifest: dict[str, str] = {}
             records: list[dict[str, Any]] = []
-            for start in range(0, len(sizes), _BLOBS_A_COMMIT):
-                added = {f"{start}/{n}": each for n, each in enumerate(object_ids[start : start + _BLOBS_A_COMMIT])}
+            for start in range(0, len(sizes), a_commit):
+                here = enumerate(object_ids[start : start + a_commit], start)
+                added = {f"{n // _FOLDER_FILES}/{n}": each for n, each in here}
                 manifest.update(added)
                 snapshot_id = ids.snapshot_id(manifest)
                 writer.add_snapshot_delta(snapshot_id, (), added, derivable=True)
@@ -182,7 +191,9 @@ def measure(pushed: Pushed, *, fetches: Callable[[list[str]], Iterator[tuple[str
 
 def _fetches(line: list[str]) -> Iterator[tuple[str, str, str | None]]:
     yield "clone", line[-1], None
-    yield "clone of an older commit", line[-5], None
+    if len(line) == 1:
+        return
+    yield "clone of an older commit", line[-min(5, len(line))], None
     yield "fetch of 1 commit", line[-1], line[-2]
     for count in (100, len(line) // 20, len(line) // 2):
         if 1 < count < len(line):
@@ -196,6 +207,8 @@ def main() -> int:
     parser.add_argument("--commits", type=int, default=100_000, help="of the long history (100,000); 0: none")
     parser.add_argument("--files", type=int, default=2_000, help="that it has (2,000)")
     parser.add_argument("--megabytes", type=int, default=2_048, help="of the large blobs and many small ones; 0: none")
+    parser.add_argument("--small", type=int, default=16_384, help="bytes of a small one (16,384): a tree is of so many")
+    parser.add_argument("--a-commit", type=int, default=1_000, help="small ones that a commit adds (1,000)")
     parser.add_argument("--keep", type=Path, help="a folder for the packs")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -205,7 +218,8 @@ def main() -> int:
             measure(history_pack(folder, arguments.commits, arguments.files), fetches=_fetches)
         if arguments.megabytes:
             print(f"{arguments.megabytes:,} MiB of blobs", flush=True)
-            measure(blobs_pack(folder, arguments.megabytes), fetches=_fetches)
+            pushed = blobs_pack(folder, arguments.megabytes, arguments.small, arguments.a_commit)
+            measure(pushed, fetches=_fetches)
     return 0
 
 
