@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import IO
 
+from musehub_plugin.besides import PartBeside
 from musehub_plugin.blobs import BlobReader, LargeBlob
-from musehub_plugin.changespool import PlannedChange
+from musehub_plugin.changespool import ChangeSpool, PlannedChange
 from musehub_plugin.errors import StorageUnavailable
+from musehub_plugin.forks import processes_beside
 from musehub_plugin.framecache import FrameCache
 from musehub_plugin.hub import Hub
-from musehub_plugin.ids import from_digest
+from musehub_plugin.ids import from_digest, to_digest
 from musehub_plugin.manifestlog import difference
 from musehub_plugin.memory import map_large_blocks
 from musehub_plugin.mpack import BaseBlob, MPackError, MPackReader, MPackWriter
@@ -78,6 +80,48 @@ class _Leaning:
         return None if content is None else BaseBlob(*self._places[object_id], content)
 
 
+def _write_history(
+    writer: MPackWriter,
+    db: Database,
+    repo_id: str,
+    plan: Plan,
+    leaning: _Leaning | None = None,
+    alive: Callable[[], None] = lambda: None,
+) -> None:
+    """Write a plan's snapshots and commits."""
+    changes: Iterable[PlannedChange] = plan.changes or plan.spooled or read_changes(db, repo_id, plan.snapshot_ids)
+    for position, (snapshot_id, change, derivable) in enumerate(changes):
+        if leaning is not None and position == 0:
+            # The first of a plan is given whole.
+            change = difference(leaning.bases[0][1], change.changed)
+        writer.add_snapshot_delta(
+            snapshot_id,
+            change.removed,
+            change.changed,
+            derivable=derivable,
+            start=0 if leaning is not None and position == 0 else None,
+        )
+        alive()
+    for record in commit_store.records(db, repo_id, plan.commit_ids):
+        writer.add_commit(record)
+        alive()
+
+
+def _history_beside(db: Database, repo_id: str, plan: Plan) -> PartBeside | None:
+    """Have a plan's snapshots and commits written beside the blobs; None where that does not pay, or is not safe."""
+    changes = plan.spooled
+    if not isinstance(changes, ChangeSpool) or plan.begins_with is not None or not db.may_fork:
+        return None
+    if not processes_beside():
+        return None
+
+    def write(own: Database, file: IO[bytes]) -> None:
+        with MPackWriter(file, blobs=map(to_digest, plan.object_ids)) as writer:
+            _write_history(writer, own, repo_id, plan)
+
+    return PartBeside(db, write, changes.handles)
+
+
 def _noticed(pieces: Iterable[bytes], alive: Callable[[], None]) -> Iterator[bytes]:
     for piece in pieces:
         yield piece
@@ -111,6 +155,7 @@ def write_mpack(
     thin: bool = False,
     packs: Sequence[str] = (),
     threads: int = 0,
+    beside: bool = False,
     alive: Callable[[], None] = lambda: None,
 ) -> ReadyPack:
     """Write the mpack of a plan, in bounded memory; return what it is.
@@ -124,6 +169,8 @@ def write_mpack(
         thin: whether it may lean on what the have side holds.
         packs: mpacks of the repo that hold most of what goes into it, as `BlobReader` takes them.
         threads: how many compress beside this one.
+        beside: have a process of its own write snapshots and commits meanwhile, where there are many and a fork is
+            safe. The bytes are the same.
         alive: called every so often: whoever holds a lease on this work extends it.
 
     Raises:
@@ -146,6 +193,9 @@ def write_mpack(
             wanted=numbered(plan.object_ids) if packs else None,
         ) as blobs,
     ):
+        part = _history_beside(db, repo_id, plan) if beside and not thin else None
+        if part is not None:
+            opened.enter_context(part)
         leaning = _Leaning(db, repo_id, plan) if thin else None
         if leaning is not None and not leaning.bases:
             leaning = None
@@ -166,22 +216,11 @@ def write_mpack(
             else:
                 writer.add_blob(object_id, content, base=base)
             alive()
-        changes: Iterable[PlannedChange] = plan.changes or plan.spooled or read_changes(db, repo_id, plan.snapshot_ids)
-        for position, (snapshot_id, change, derivable) in enumerate(changes):
-            if leaning is not None and position == 0:
-                # The first of a plan is given whole.
-                change = difference(leaning.bases[0][1], change.changed)
-            writer.add_snapshot_delta(
-                snapshot_id,
-                change.removed,
-                change.changed,
-                derivable=derivable,
-                start=0 if leaning is not None and position == 0 else None,
-            )
-            alive()
-        for record in commit_store.records(db, repo_id, plan.commit_ids):
-            writer.add_commit(record)
-            alive()
+        history = None if part is None else part.finished(alive)
+        if history is None:
+            _write_history(writer, db, repo_id, plan, leaning, alive)
+        else:
+            writer.take_history(history)
         summary = writer.finish()
     return ReadyPack(
         mpack_id=from_digest(out.digest.digest()),

@@ -46,6 +46,11 @@ class ChangeSpool(Sequence[PlannedChange]):
             self._stored.append(self._tail)
             self._tail = bytearray()
 
+    @property
+    def handles(self) -> Sequence[int]:
+        """The descriptors of its files, which a fork must keep open to read it."""
+        return [] if self._stored.handle is None else [self._stored.handle]
+
     def __len__(self) -> int:
         return len(self._ends) - 1
 

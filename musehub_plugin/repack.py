@@ -277,6 +277,7 @@ class _Repack:
                 plan,
                 packs=self._large_packs(plan),
                 threads=_THREADS,
+                beside=True,
                 alive=self._alive,
             )
             reached("repack.written")

@@ -14,12 +14,13 @@ from typing import Final
 
 from musehub_plugin import ids
 from musehub_plugin.client.applied import Applied
-from musehub_plugin.client.beside import Beside, processes_beside
+from musehub_plugin.client.beside import Beside
 from musehub_plugin.client.entities import EntityFiles
 from musehub_plugin.client.errors import BadMPack
 from musehub_plugin.client.packindex import IndexBuilder
 from musehub_plugin.client.progress import Progress, silent
 from musehub_plugin.client.record import commit_hashes_to
+from musehub_plugin.forks import processes_beside
 from musehub_plugin.mpack import Limits, MPackError, MPackReader, blob_shares, verify_blobs, verify_snapshots
 from musehub_plugin.mpack.history import IdRule
 

@@ -8,7 +8,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from musehub_plugin.mpack.layout import MAGIC, METADATA_FRAME_BYTES, Codec, Frame, Kind, encode_frame, encode_toc
+from musehub_plugin.mpack.layout import (
+    MAGIC,
+    METADATA_FRAME_BYTES,
+    Codec,
+    Frame,
+    Kind,
+    decode_frame,
+    encode_frame,
+    encode_toc,
+)
 from musehub_plugin.mpack.limits import Limits
 from musehub_plugin.mpack.thin import Prefix, pack_entries
 from musehub_plugin.mpack.zstd import compress
@@ -122,6 +131,17 @@ class FrameEmitter:
             raise ValueError(f"{len(raw)} bytes of {kind.name.lower()} do not fit in a frame")
         self.drain()
         self._append(kind, raw, count, *encode_frame(raw, level=METADATA_LEVEL, window_log=_METADATA_WINDOW_LOG))
+
+    def emit_compressed(self, frame: Frame, stored: bytes) -> None:
+        """Write a frame of anything but blobs that another emitter has compressed, as `emit` writes it.
+
+        Raises:
+            MPackError: it is damaged.
+        """
+        self.drain()
+        where = f"a frame of {frame.kind}"
+        raw = decode_frame(frame.codec, stored, frame.raw, where=where, window_log=_METADATA_WINDOW_LOG)
+        self._append(Kind(frame.kind), raw, frame.count, Codec(frame.codec), stored)
 
     def emit_blobs(self, raw: bytes | bytearray, count: int, level: int, prefix: Prefix | None = None) -> None:
         """Write a frame of blobs, now or when it is compressed; `raw` must not be changed any more."""

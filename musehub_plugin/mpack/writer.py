@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from musehub_plugin.mpack.layout import BLOB_FRAME_BYTES, OPTIONAL_KIND, Kind
 from musehub_plugin.mpack.leaning import BaseBlob, Leaning
 from musehub_plugin.mpack.limits import Limits
 from musehub_plugin.mpack.manifests import ManifestHasher
+from musehub_plugin.mpack.packfile import Source
 from musehub_plugin.mpack.reader import MPackReader
 from musehub_plugin.mpack.snapshots import SnapshotEncoder
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # On two real histories level 6 takes the time of level 3 and 4 to 9 % fewer bytes.
 BLOB_LEVEL = 6
 _IDS_PER_FRAME = 1 << 16
+_ANY_RATIO = 1 << 40
 # What a commit may lack.
 _NO_FIELDS = {"parent_ids": (), "branch": "", "message": "", "author": "", "committed_at": ""}
 
@@ -88,6 +90,8 @@ class MPackWriter:
         bases: id and manifest of snapshots that the receiver holds with all their blobs, the most useful first. The
             pack may then be a thin one, which only who holds them can read. Every base takes 32 bytes. The last are
             not leaned on where they would be more than a reader should have to look through.
+        blobs: the 32 bytes of the id of each blob of a pack that another writer writes: this one begins with the
+            snapshots, and what it writes is for that one's `take_history`.
         folder: where the ids of objects are kept that memory has no room for; None: in memory, some 50 bytes each.
 
     Raises:
@@ -102,6 +106,7 @@ class MPackWriter:
         limits: Limits | None = None,
         threads: int = 0,
         bases: Sequence[tuple[str, Mapping[str, str]]] = (),
+        blobs: Iterable[bytes] | None = None,
         folder: Path | None = None,
     ) -> None:
         self._level = level
@@ -109,7 +114,7 @@ class MPackWriter:
         self._stage = _Stage.BLOBS
         self._summary: PackSummary | None = None
         self._copied: MPackReader | None = None
-        self._emitter = FrameEmitter(out, self._limits, threads)
+        self._emitter = FrameEmitter(out, self._limits if blobs is None else self._history_limits(), threads)
 
         self._leaning = Leaning(bases, self._limits)
         self._buffer = bytearray()
@@ -124,6 +129,11 @@ class MPackWriter:
         self._page_hasher: PageHasher | None = None
         self._hasher: ManifestHasher | None = None
         self._commits = CommitEncoder(self._emit_commits, self._limits)
+        self._taken: MPackReader | None = None
+        if blobs is not None:
+            self._stage = _Stage.SNAPSHOTS
+            for digest in blobs:
+                self._objects.number(digest)
 
     def __enter__(self) -> Self:
         return self
@@ -194,6 +204,30 @@ class MPackWriter:
         for ordinal, frame in enumerate(self._copied.frames if self._copied else ()):
             if self._copied and frame.kind == kind:
                 self._emitter.copy(frame, self._copied.stored_frame(ordinal))
+
+    def _history_limits(self) -> Limits:
+        """Return limits for history alone, whose ratio says nothing about that of the pack that it goes into."""
+        return replace(self._limits, max_ratio=_ANY_RATIO)
+
+    def take_history(self, source: Source) -> None:
+        """Take over all snapshots and commits from what another writer wrote, which was given this pack's `blobs`.
+
+        The pack is the same as if they had been added here. Only `finish` can follow.
+
+        Args:
+            source: the file that the other one wrote.
+
+        Raises:
+            ValueError: a snapshot or a commit was added before, or a pack was copied.
+            MPackError: it is damaged.
+        """
+        if self._stage != _Stage.BLOBS or self._copied:
+            raise ValueError("history can only be taken over right after blobs")
+        reader = MPackReader(source, limits=self._history_limits())
+        self._enter_stage(_Stage.COMMITS)
+        for number, frame in enumerate(reader.frames):
+            self._emitter.emit_compressed(frame, reader.stored_frame(number))
+        self._stage, self._taken = _Stage.FINISHED, reader
 
     def add_blob(self, object_id: str, content: bytes, *, base: BaseBlob | None = None) -> None:
         """Append a blob; its id is not checked against its content.
@@ -456,8 +490,8 @@ class MPackWriter:
             thin = self._emitter.prefixed or self._snapshots.based
             self._emitter.finish(self._leaning.digests if thin else ())
             self._summary = PackSummary(
-                commit_count=len(self._commits),
-                snapshot_count=self._snapshot_digests.count,
+                commit_count=len(self._commits) + (self._taken.commit_count if self._taken else 0),
+                snapshot_count=self._snapshot_digests.count + (self._taken.snapshot_count if self._taken else 0),
                 blob_count=len(self._blob_sizes) + (self._copied.blob_count if self._copied else 0),
                 raw_size=sum(self._blob_sizes) + (self._copied.raw_size if self._copied else 0),
                 size_bytes=self._emitter.position,

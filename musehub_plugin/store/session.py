@@ -168,6 +168,21 @@ class Database:
             yield Database(session)
 
     @property
+    def may_fork(self) -> bool:
+        """Whether a fork of this process can have a connection of its own that sees what this one does.
+
+        Not to SQLite, which may be in memory, nor where the session is in a transaction that somebody else began.
+        """
+        return self.dialect == "postgresql" and isinstance(self.session.get_bind(**_ROUTE), Engine)
+
+    @contextmanager
+    def after_fork(self) -> Iterator[Database]:
+        """Give a fork of the process a unit of work of its own: this one, and all connections, are its parent's."""
+        bind = self.session.get_bind(**_ROUTE).engine
+        with Session(create_engine(bind.url, pool=bind.pool.recreate())) as session:
+            yield Database(session)
+
+    @property
     def may_write_apart(self) -> bool:
         """Whether another connection can write now: SQLite has one writer, and a database in memory one connection."""
         if self.dialect == "postgresql":

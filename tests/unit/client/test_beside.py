@@ -12,7 +12,8 @@ import pytest
 # In a process of its own: a fork wants to be the only thread, and must not come back into the tests.
 PROGRAM = """
 import json, os, sys
-from musehub_plugin.client.beside import Beside, processes_beside
+from musehub_plugin.client.beside import Beside
+from musehub_plugin.forks import processes_beside
 from musehub_plugin.mpack import MPackError
 
 here = os.getpid()
