@@ -78,7 +78,11 @@ class Database:
     @property
     def dialect(self) -> str:
         """`postgresql` or `sqlite`."""
-        return self.session.get_bind(**_ROUTE).dialect.name
+        return self._bind.dialect.name
+
+    @property
+    def _bind(self) -> Engine | Connection:
+        return self._route() or self.session.get_bind(**_ROUTE)
 
     def execute(
         self, statement: Executable, rows: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None
@@ -161,7 +165,7 @@ class Database:
     @contextmanager
     def apart(self) -> Iterator[Database]:
         """Give a unit of work of its own on the same database, for what must be kept whatever the request ends in."""
-        bind = self.session.get_bind(**_ROUTE)
+        bind = self._bind
         if isinstance(bind, Engine) and self.dialect == "postgresql":
             bind = _engine_apart(bind)
         with Session(bind) as session:
@@ -187,7 +191,7 @@ class Database:
         """Whether another connection can write now: SQLite has one writer, and a database in memory one connection."""
         if self.dialect == "postgresql":
             return True
-        pool = self.session.get_bind(**_ROUTE).engine.pool
+        pool = self._bind.engine.pool
         if isinstance(pool, StaticPool | SingletonThreadPool):
             return False
         return not getattr(self.session.connection(dict(_ROUTE)).connection, "in_transaction", False)
@@ -227,7 +231,7 @@ class Database:
         """The PostgreSQL engine of this unit of work as long as nothing was asked in it; else None."""
         if self.has_begun:
             return None
-        bind = self._route() or self.session.get_bind(**_ROUTE)
+        bind = self._bind
         return bind if isinstance(bind, Engine) and bind.dialect.name == "postgresql" else None
 
     @contextmanager
@@ -282,7 +286,7 @@ class Database:
             return
         try:
             # A session on a connection instead of an engine is in somebody's transaction, such as a test's.
-            if own and isinstance(self.session.get_bind(**_ROUTE), Engine):
+            if own and isinstance(self._bind, Engine):
                 self.rollback()
             else:
                 self.execute(select(literal(1)))
