@@ -276,7 +276,8 @@ class BlobReader:
             if place is not None and place.size > _LARGE_BLOB:
                 return self._large(object_id, location.mpack_id, mpack, place)
             if self._frames is not None and location.frame is not None:
-                self._frames.keep(location.mpack_id, location.frame, *mpack.frame(location.frame))
+                size, pieces = mpack.frame(location.frame)
+                self._frames.keep(location.mpack_id, location.frame, size, pieces, mpack_bytes=mpack.raw_size)
             content = self._kept(object_id, location) or (None if place is None else mpack.read(place))
         except MPackError as error:
             report_damage("mpack-damaged", location.mpack_id, str(error))
@@ -413,6 +414,11 @@ class _OpenMPack:
         return max((frame.raw for frame in self._reader.frames), default=0) + min(
             2 * MAX_WINDOW, self._reader.size_bytes
         )
+
+    @property
+    def raw_size(self) -> int:
+        """How many bytes its blobs have."""
+        return self._reader.raw_size
 
     def place(self, object_id: str, location: contents.Location) -> _Place | None:
         """Return where a blob is."""

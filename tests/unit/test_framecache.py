@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
+from random import Random
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from musehub_plugin.framecache import FrameCache
 
 PACK = "sha256:" + "ab" * 32
 
 
-def keep(cache: FrameCache, frame: int, raw: bytes) -> None:
-    cache.keep(PACK, frame, len(raw), [raw[:10], raw[10:]])
+PART = 1 << 16
+
+
+def keep(cache: FrameCache, frame: int, raw: bytes, *, mpack_bytes: int = 0) -> None:
+    cache.keep(PACK, frame, len(raw), [raw[:10], raw[10:]], mpack_bytes=mpack_bytes)
+
+
+def half_random(size: int) -> bytes:
+    """Return bytes of which half the parts can be compressed, and the others cannot."""
+    chance = Random(0)
+    return b"".join((chance.randbytes(PART), b"again and again " * (PART // 16))[n % 2] for n in range(size // PART))
 
 
 def test_a_part_of_a_kept_frame_is_read() -> None:
@@ -48,6 +60,36 @@ def test_a_frame_that_would_push_out_most_others_is_not_kept() -> None:
     cache = FrameCache(1000)
     keep(cache, 0, bytes(251))
     assert cache.read(PACK, 0, 0, 1) is None
+
+
+@given(st.integers(0, 5 * PART), st.integers(0, 3 * PART))
+@example(PART, PART)
+@example(0, 5 * PART)
+@example(5 * PART, 0)
+def test_any_part_of_a_frame_that_is_kept_compressed_is_read(offset: int, size: int) -> None:
+    raw = half_random(5 * PART)
+    cache = FrameCache(20 * PART)
+    keep(cache, 0, raw, mpack_bytes=11 * PART)
+    expected = raw[offset : offset + size] if offset + size <= len(raw) else None
+    assert cache.read(PACK, 0, offset, size) == expected
+
+
+def test_frames_of_an_mpack_that_would_push_one_another_out_are_kept_compressed() -> None:
+    cache = FrameCache(20 * PART)
+    raw = b"again and again " * (5 * PART // 16)
+    for frame in range(40):
+        keep(cache, frame, raw, mpack_bytes=40 * 5 * PART)
+    assert [cache.read(PACK, frame, 3 * PART, 5) for frame in range(40)] == [b"again"] * 40
+
+
+def test_frames_that_are_kept_compressed_take_the_place_of_the_oldest() -> None:
+    raw = half_random(5 * PART)
+    cache = FrameCache(20 * PART)
+    for frame in range(12):
+        keep(cache, frame, raw[frame:], mpack_bytes=60 * PART)
+    there = [frame for frame in range(12) if cache.read(PACK, frame, 3 * PART, 9) is not None]
+    assert there == list(range(there[0], 12))
+    assert {cache.read(PACK, frame, 3 * PART, 9) == raw[frame:][3 * PART : 3 * PART + 9] for frame in there} == {True}
 
 
 def test_no_bytes_at_all_keep_nothing() -> None:
