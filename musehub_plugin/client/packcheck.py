@@ -7,22 +7,23 @@ pack's blobs or are listed as lying outside it, and an id that the pack does not
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from musehub_plugin import ids
 from musehub_plugin.client.applied import Applied
-from musehub_plugin.client.beside import Beside
 from musehub_plugin.client.entities import EntityFiles
 from musehub_plugin.client.errors import BadMPack
 from musehub_plugin.client.packindex import IndexBuilder
 from musehub_plugin.client.progress import Progress, silent
 from musehub_plugin.client.record import commit_hashes_to
-from musehub_plugin.forks import processes_beside
-from musehub_plugin.mpack import Limits, MPackError, MPackReader, blob_shares, verify_blobs, verify_snapshots
+from musehub_plugin.mpack import Limits, MPackError, MPackReader, verify_blobs, verify_snapshots
 from musehub_plugin.mpack.history import IdRule
+
+if TYPE_CHECKING:
+    from musehub_plugin.client.together import Together
 
 # Decompressed bytes of blobs from which on another process is worth its start.
 _BESIDE_BYTES: Final = 16 << 20
@@ -50,22 +51,25 @@ def check_pack(
     Raises:
         BadMPack: as `apply_mpack`.
     """
-    with path.open("rb") as file, ExitStack() as stack:
+    with path.open("rb") as file:
         try:
-            source = _Positioned(file.fileno())
-            reader = MPackReader(source, limits=limits, cached_frames=1, folder=files.temp_folder)
-            processes = processes_beside() if reader.raw_size >= _BESIDE_BYTES else 0
-            if processes:
-                check = partial(verify_blobs, reader)
-                handles = [file.fileno(), *reader.handles]
-                beside = stack.enter_context(Beside(check, blob_shares(reader, processes), handles))
-            else:
-                verify_blobs(reader)
-                progress("blobs", reader.blob_count, reader.blob_count)
-            checked = _Checked(files, reader, progress, is_held=is_held)
-            if processes:
+            reader = MPackReader(_Positioned(file.fileno()), limits=limits, cached_frames=1, folder=files.temp_folder)
+            with ExitStack() as stack:
+                together = None
+                if reader.raw_size >= _BESIDE_BYTES:
+                    # Here and not above: small packs are checked by this process alone.
+                    from musehub_plugin.client.together import Together
+                    from musehub_plugin.forks import processes_beside
+
+                    # This process is one of them.
+                    if (processes := processes_beside() - 1) > 0:
+                        together = stack.enter_context(Together(reader, file.fileno(), processes, progress))
+                checked = _Checked(files, reader, progress, together, is_held=is_held)
                 progress("blobs", 0, reader.blob_count)
-                beside.finish()
+                if together is None:
+                    verify_blobs(reader)
+                else:
+                    together.finish()
                 progress("blobs", reader.blob_count, reader.blob_count)
         except MPackError as error:
             raise BadMPack(f"the mpack is malformed: {error}") from None
@@ -75,9 +79,18 @@ def check_pack(
 class _Checked:
     """What an mpack's snapshots and commits are, and its index; its blobs are verified elsewhere."""
 
-    def __init__(self, files: EntityFiles, reader: MPackReader, progress: Progress, *, is_held: bool) -> None:
+    def __init__(
+        self,
+        files: EntityFiles,
+        reader: MPackReader,
+        progress: Progress,
+        together: Together | None,
+        *,
+        is_held: bool,
+    ) -> None:
         self._files = files
         self._reader = reader
+        self._together = together
         self._progress = progress
         # None: what is new is looked for.
         self._all_new = False if is_held else files.holds_nothing() or None
@@ -103,15 +116,25 @@ class _Checked:
         """Check all snapshots, and return how many are new."""
         new_count = 0
         stated = False
-        for done, (digest, is_stated) in enumerate(self._reader.hashed_snapshots(), 1):
+        for digest, is_stated in self._hashed_snapshots():
             self.builder.add_snapshot(digest)
             new_count += self._is_new("snapshots", digest)
             stated = stated or is_stated
-            if done % _STEP == 0:
-                self._progress("snapshots", done, self._reader.snapshot_count)
         if stated:
             verify_snapshots(self._reader)
         return new_count
+
+    def _hashed_snapshots(self) -> Iterator[tuple[bytes, bool]]:
+        """Yield the 32 bytes of each snapshot's id, and whether the pack states it."""
+        joined = None if self._together is None else self._together.snapshots()
+        if joined is not None:
+            yield from joined
+            return
+        # One after the other: for what cannot be shared, and for what is wrong, which is found and named here.
+        for done, hashed in enumerate(self._reader.hashed_snapshots(), 1):
+            yield hashed
+            if done % _STEP == 0:
+                self._progress("snapshots", done, self._reader.snapshot_count)
 
     def _commits(self) -> int:
         """Check all commits, and return how many are new."""

@@ -44,8 +44,12 @@ class DigestList:
         return bytes(self._tail[start : start + 32]) if start >= 0 else self._overflow.read(32 * ordinal, 32)
 
     def __iter__(self) -> Iterator[bytes]:
-        for start in range(0, len(self), _PIECE):
-            for (digest,) in iter_unpack("32s", self.part(start, start + _PIECE)):
+        return self.each(0, len(self))
+
+    def each(self, start: int, stop: int) -> Iterator[bytes]:
+        """Yield the digests from one ordinal up to another."""
+        for first in range(start, stop, _PIECE):
+            for (digest,) in iter_unpack("32s", self.part(first, min(first + _PIECE, stop))):
                 yield digest
 
     @property

@@ -216,6 +216,21 @@ class SnapshotDecoder:
         self._changes = 0
         self._entries = 0
 
+    @property
+    def changes(self) -> int:
+        """Paths set or removed by what was decoded."""
+        return self._changes
+
+    @property
+    def entries(self) -> int:
+        """Sum of the sizes of the manifests that were decoded."""
+        return self._entries
+
+    def whole(self, change: Change) -> Change:
+        """Return the change that was given last as one from the empty manifest; it must not be wide."""
+        assert isinstance(self._refs, dict)  # noqa: S101 - as the caller knows
+        return change._replace(full=True, removed=[], changed=self._refs.copy())
+
     def decode(self, raw: bytes, count: int, where: str) -> Iterator[Change]:
         """Yield the snapshots of one frame, each to be used before the next; frames must come in the order of the file.
 

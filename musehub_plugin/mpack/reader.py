@@ -6,8 +6,8 @@ from array import array
 from binascii import hexlify
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, chain
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,7 @@ class MPackReader:
         self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._blob_digests: DigestList | None = None
         self._blob_sizes = array("Q")
+        self._blob_borders: set[int] = set()
         self._outside: DigestList | None = None
         self._snapshot_digests: DigestList | None = None
 
@@ -131,15 +132,14 @@ class MPackReader:
         self._cache[ordinal] = raw
         return raw
 
-    def _directory(self) -> Iterator[tuple[str, bytes, list[int]]]:
-        """Yield each frame of the directory: its name for errors, the ids of its blobs, and their sizes."""
-        for ordinal, frame in self._file.of_kind(Kind.DIRECTORY):
-            raw, where = self._file.decode(ordinal)
-            columns = Columns(raw, where, 2)
-            digests = columns.digests("blob id", count=frame.count)
-            sizes = columns.integers("size", count=frame.count, low=0, high=self.limits.max_blob_size)
-            columns.finish()
-            yield where, digests, sizes
+    def _listed(self, number: int, count: int) -> tuple[str, bytes, list[int]]:
+        """Return a frame of the directory: its name for errors, the ids of its blobs, and their sizes."""
+        raw, where = self._file.decode(number)
+        columns = Columns(raw, where, 2)
+        digests = columns.digests("blob id", count=count)
+        sizes = columns.integers("size", count=count, low=0, high=self.limits.max_blob_size)
+        columns.finish()
+        return where, digests, sizes
 
     def _load_directory(self) -> DigestList:
         if self._blob_digests is not None:
@@ -147,29 +147,38 @@ class MPackReader:
         digests = DigestList(self.folder)
         kept = array("Q")
         where = "directory"
-        for where, part, sizes in self._directory():
+        for number, frame in self._file.of_kind(Kind.DIRECTORY):
+            where, part, sizes = self._listed(number, frame.count)
             _refuse_twice(f"{where}: blob", digests, digests.extend(part))
             if self.blob_count <= _KEPT_SIZES:
                 kept.extend(sizes)
         _refuse_twice(f"{where}: blob", digests, digests.first_repeat())
         self._blob_sizes = kept
-        for _ in self._placed():
-            pass
+        self._blob_borders = {number for _, number, offset, _ in self._placed() if not offset}
         self._blob_digests = digests
         return digests
 
-    def _sizes(self) -> Iterator[int]:
-        """Return the size of each blob, after the directory was read once."""
+    def _sizes(self, first: int) -> Iterator[int]:
+        """Yield the size of each blob from an ordinal on, after the directory was read once."""
         if len(self._blob_sizes) == self.blob_count:
-            return iter(self._blob_sizes)
-        return chain.from_iterable(sizes for _, _, sizes in self._directory())
+            yield from self._blob_sizes[first:]
+            return
+        for number, frame in self._file.of_kind(Kind.DIRECTORY):
+            if first < frame.count:
+                yield from self._listed(number, frame.count)[2][first:]
+            first = max(0, first - frame.count)
 
-    def _placed(self) -> Iterator[tuple[int, int, int, int]]:
-        """Yield ordinal, frame, offset and size of each blob; checks that the blobs fill their frames exactly."""
-        ordinal = 0
-        sizes = self._sizes()
+    def _placed(self, first: int = 0) -> Iterator[tuple[int, int, int, int]]:
+        """Yield ordinal, frame, offset and size of each blob; checks that the blobs fill their frames exactly.
+
+        Args:
+            first: the frame to begin with; a blob begins there.
+        """
+        frames = self._file.of_kind(Kind.BLOBS)
+        ordinal = sum(frame.count for _, frame in frames[:first])
+        sizes = self._sizes(ordinal)
         over = 0  # bytes of the last blob that belong in the frames to come
-        for number, frame in self._file.of_kind(Kind.BLOBS):
+        for number, frame in frames[first:]:
             offset = min(over, frame.raw)
             over -= offset
             for _ in range(frame.count):
@@ -199,6 +208,14 @@ class MPackReader:
             self._outside = outside
         return self._outside
 
+    def raw_frame(self, ordinal: int) -> tuple[bytes, str]:
+        """Return a frame's bytes, decompressed, and its name for errors.
+
+        Raises:
+            MPackError: it is damaged.
+        """
+        return self._file.decode(ordinal)
+
     def stored_frame(self, ordinal: int) -> bytes:
         """Return a frame's bytes as they are in the file.
 
@@ -214,24 +231,39 @@ class MPackReader:
 
     @property
     def handles(self) -> list[int]:
-        """Descriptors that another process needs, beside the source's own, to read blobs by this reader."""
-        handle = self._load_directory().handle
-        return [] if handle is None else [handle]
+        """Descriptors that another process needs to read blobs and snapshots by this reader, beside the source's."""
+        handles = (self._load_directory().handle, self._load_outside().handle)
+        return [handle for handle in handles if handle is not None]
 
     def directory(self) -> Iterator[BlobEntry]:
         """Yield where each blob is, in order."""
         for digest, (ordinal, frame, offset, size) in zip(self._load_directory(), self._placed(), strict=True):
             yield BlobEntry(ids.from_digest(digest), ordinal, frame, offset, size)
 
-    def placed_digests(self) -> Iterator[tuple[bytes, tuple[int, int, int, int]]]:
-        """Yield the 32 bytes of each blob's id, and its ordinal, frame, offset and size, in order."""
-        return zip(self._load_directory(), self._placed(), strict=True)
+    def placed_digests(self, frames: range | None = None) -> Iterator[tuple[bytes, tuple[int, int, int, int]]]:
+        """Yield the 32 bytes of each blob's id, and its ordinal, frame, offset and size, in order.
+
+        Args:
+            frames: of those blobs alone that begin in these frames, the first of which is one of `blob_borders`.
+        """
+        digests = self._load_directory()
+        if frames is None:
+            return zip(digests, self._placed(), strict=True)
+        counts = [frame.count for frame in self.frames[: frames.stop]]
+        start, stop = sum(counts[: frames.start]), sum(counts)
+        return zip(digests.each(start, stop), self._placed(frames.start), strict=False)
 
     def blob_places(self) -> Iterator[tuple[int, int, int]]:
         """Yield frame, offset and size of each blob in order, as `blob_chunks` takes them."""
         self._load_directory()
         for _, frame, offset, size in self._placed():
             yield frame, offset, size
+
+    @property
+    def blob_borders(self) -> Collection[int]:
+        """The frames of blobs that begin with a blob, and not with the rest of one."""
+        self._load_directory()
+        return self._blob_borders
 
     def blob_pieces(self, frame: int) -> Iterator[bytes]:
         """Yield the raw bytes of a frame of blobs, in pieces: the fastest way to see all of them once.
@@ -295,20 +327,18 @@ class MPackReader:
         """Yield the ids of the objects that manifests name and the pack does not hold, each once."""
         yield from map(ids.from_digest, self._load_outside())
 
-    def know_snapshots(self, digests: bytes) -> None:
+    def know_snapshots(self, digests: DigestList) -> None:
         """Take the ids of all snapshots on trust, so that no pass computes them again.
 
         Args:
-            digests: 32 bytes of each id, in order, from an earlier pass over this very file.
+            digests: what they stand for, in order, as computed from this very file.
 
         Raises:
             ValueError: they are not as many as the pack's snapshots.
         """
-        if len(digests) != 32 * self.snapshot_count:
-            raise ValueError(f"{len(digests)} bytes are not the ids of {self.snapshot_count} snapshots")
-        known = DigestList(self.folder)
-        known.extend(digests)
-        self._snapshot_digests = known
+        if len(digests) != self.snapshot_count:
+            raise ValueError(f"{len(digests)} ids are not those of {self.snapshot_count} snapshots")
+        self._snapshot_digests = digests
 
     def snapshot_digests(self) -> bytes:
         """Return the ids of the snapshots in order, each as the 32 bytes that it stands for."""
@@ -355,11 +385,21 @@ class MPackReader:
 
         It is what `snapshot_deltas` says of ids, in half the time.
         """
+        digests = DigestList(self.folder)
+        hashed = self.snapshot_hasher()
+        for ordinal, (where, change) in enumerate(self._changes(self._snapshot_frames(0)[0])):
+            digest = hashed(change)
+            if not digests.add(digest):
+                raise MPackError(f"{where}: snapshot {ordinal} is in the pack twice")
+            yield digest, change.stored is not None
+        self._end_pass(digests, 0)
+
+    def snapshot_hasher(self) -> Callable[[Change], bytes]:
+        """Return what gives the 32 bytes of each snapshot's id, by the changes that lead from one to the next."""
         object_hex = self._object_hex()
         names: dict[str, bytes] = {}
         hasher = ManifestHasher(self.folder)
         resolved = self._resolver()
-        digests = DigestList(self.folder)
 
         def entries(changed: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
             for path, ref in changed.items():
@@ -370,22 +410,24 @@ class MPackReader:
                     name = names[path] = path.encode() + b"\0"
                 yield path, name + object_hex(ref)
 
-        for ordinal, (where, change) in enumerate(self._changes(self._snapshot_frames(0)[0])):
+        def hashed(change: Change) -> bytes:
             changed = change.changed
             if change.is_wide:
                 hasher.change(change.removed, resolved(changed), full=change.full, is_wide=True)
             else:
                 hasher.change_entries(change.removed, entries(changed), len(changed), full=change.full)
-            digest = change.stored or hasher.digest()
-            if not digests.add(digest):
-                raise MPackError(f"{where}: snapshot {ordinal} is in the pack twice")
-            yield digest, change.stored is not None
-        self._end_pass(digests, 0)
+            return change.stored or hasher.digest()
+
+        return hashed
+
+    def snapshot_decoder(self) -> SnapshotDecoder:
+        """Return what decodes frames of snapshots."""
+        count = len(self._load_directory()) + len(self._load_outside())
+        return SnapshotDecoder(count, self.limits, self._file.bases(), self.folder, wide_in_file=self._wide_in_file)
 
     def _changes(self, frames: Iterable[tuple[int, Frame]]) -> Iterator[tuple[str, Change]]:
         """Yield the snapshots of frames, each with its frame's name for errors."""
-        count = len(self._load_directory()) + len(self._load_outside())
-        decoder = SnapshotDecoder(count, self.limits, self._file.bases(), self.folder, wide_in_file=self._wide_in_file)
+        decoder = self.snapshot_decoder()
         for number, frame in frames:
             raw, where = self._file.decode(number)
             for change in decoder.decode(raw, frame.count, where):

@@ -99,8 +99,7 @@ def verify_blobs(reader: MPackReader, frames: range | None = None) -> None:
     """
     if frames is None:
         frames = range(sum(1 for frame in reader.frames if frame.kind == Kind.BLOBS))
-    shared = frames
-    placed = ((stated, place) for stated, place in reader.placed_digests() if place[1] in shared)
+    placed = reader.placed_digests(frames)
     sha256 = hashlib.sha256
     digest = None
     stated = b""
@@ -134,10 +133,7 @@ def blob_shares(reader: MPackReader, count: int) -> list[range]:
     Each begins with a blob, so that no blob is in two of them.
     """
     total = 0
-    begin = set()
-    for frame, offset, size in reader.blob_places():
-        if offset == 0 and size:
-            begin.add(frame)
+    begin = reader.blob_borders
     frames = [frame.raw for frame in reader.frames if frame.kind == Kind.BLOBS]
     shares: list[range] = []
     start = 0

@@ -1,4 +1,4 @@
-"""Checks in processes beside this one: what they find is what a check here would have found."""
+"""Tasks that this process and forks of it take in turn have the results that they would have here alone."""
 
 from __future__ import annotations
 
@@ -9,36 +9,46 @@ from collections.abc import Sequence
 
 import pytest
 
+from musehub_plugin.client.beside import MOST_TASKS
+
 # In a process of its own: a fork wants to be the only thread, and must not come back into the tests.
 PROGRAM = """
 import json, os, sys
 from musehub_plugin.client.beside import Beside
-from musehub_plugin.forks import processes_beside
 from musehub_plugin.mpack import MPackError
 
 here = os.getpid()
-kept, lock = (os.open(os.devnull, os.O_RDONLY) for _ in range(2))
+begun, kept = os.pipe()
+lock = os.open(os.devnull, os.O_RDONLY)
+tasks, how, processes = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 
-def check(share):
-    if share == "false":
+def work(task):
+    if os.getpid() != here:
+        os.write(kept, b"!")
+    if task == "false":
         raise MPackError("it is false")
-    if share == "files":
-        os.fstat(kept)
+    if task == "files" and os.getpid() != here:
         try:
             os.fstat(lock)
         except OSError:
-            raise MPackError("the lock is not here")
-    if share == "killed" and os.getpid() != here:
+            return b"the lock is not here"
+        return b"the lock is here"
+    if task == "killed" and os.getpid() != here:
         os.kill(os.getpid(), 9)
-    if share == "broken" and os.getpid() != here:
+    if task == "broken" and os.getpid() != here:
         raise ValueError("for no reason")
-    if share in ("killed", "broken"):
-        print("again", share)
+    if task == "elsewhere" and os.getpid() == here:
+        # Until another process has begun a task.
+        os.read(begun, 1)
+    return task.encode()
 
 try:
-    with Beside(check, json.loads(sys.argv[1]), [kept]) as beside:
-        if sys.argv[2] == "finish":
+    with Beside(work, tasks, [kept], processes=processes) as beside:
+        if how == "finish":
             beside.finish()
+            print(*(beside.result(number).decode() for number in range(len(tasks))))
+        elif how == "backwards":
+            print(*(beside.result(number).decode() for number in reversed(range(len(tasks)))))
     print("done")
 except MPackError as error:
     print(error)
@@ -49,31 +59,44 @@ except ChildProcessError:
 """
 
 
-def lines_of(shares: Sequence[str], how: str = "finish") -> list[str]:
-    """Return what a process prints that has these shares checked beside it."""
-    arguments = [sys.executable, "-W", "error", "-c", PROGRAM, json.dumps(shares), how]
+def lines_of(tasks: Sequence[str], how: str = "finish", *, processes: int = 2) -> list[str]:
+    """Return what a process prints that does these tasks together with others."""
+    arguments = [sys.executable, "-W", "error", "-c", PROGRAM, json.dumps(tasks), how, str(processes)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("shares", [[], ["true"], ["true", "true", "true"]])
-def test_what_is_right_passes(shares: list[str]) -> None:
-    assert lines_of(shares) == ["done", "no processes left"]
+@pytest.mark.parametrize("processes", [0, 1, 3])
+@pytest.mark.parametrize("tasks", [[], ["one"], ["one", "two", "three", "four", "five"]])
+def test_results_are_those_of_the_tasks(tasks: list[str], processes: int) -> None:
+    assert lines_of(tasks, processes=processes) == [" ".join(tasks), "done", "no processes left"]
 
 
-@pytest.mark.parametrize("shares", [["false"], ["true", "false"], ["false", "true", "false"]])
-def test_what_is_wrong_is_raised_here(shares: list[str]) -> None:
-    assert lines_of(shares) == ["it is false", "no processes left"]
+def test_results_may_be_asked_for_in_any_order() -> None:
+    assert lines_of(["one", "two", "three"], "backwards") == ["three two one", "done", "no processes left"]
 
 
-@pytest.mark.parametrize("share", ["killed", "broken"])
-def test_a_process_that_ends_without_an_answer_has_its_share_checked_here(share: str) -> None:
-    assert lines_of(["true", share]) == [f"again {share}", "done", "no processes left"]
+def test_as_many_tasks_as_there_may_be_are_done() -> None:
+    tasks = ["task"] * MOST_TASKS
+    assert lines_of(tasks) == [" ".join(tasks), "done", "no processes left"]
+
+
+@pytest.mark.parametrize("tasks", [["false"], ["true", "false"], ["false", "true", "false"]])
+def test_what_is_wrong_is_raised_here(tasks: list[str]) -> None:
+    assert lines_of(tasks) == ["it is false", "no processes left"]
+
+
+@pytest.mark.parametrize("task", ["killed", "broken"])
+def test_a_task_whose_process_ends_without_an_answer_is_done_here(task: str) -> None:
+    assert lines_of(["elsewhere", task, "true"]) == [f"elsewhere {task} true", "done", "no processes left"]
 
 
 def test_processes_end_with_who_started_them() -> None:
     assert lines_of(["true", "false"], "leave") == ["done", "no processes left"]
 
 
-def test_a_process_beside_has_the_files_that_it_reads_and_no_lock() -> None:
-    assert lines_of(["files"]) == ["the lock is not here", "no processes left"]
+def test_a_process_beside_has_the_files_that_it_needs_and_no_lock() -> None:
+    # As many as it takes for another process to get one.
+    found = lines_of(["elsewhere"] * 2 + ["files"] * 50, processes=3)
+    assert "the lock is here" not in found[0]
+    assert "the lock is not here" in found[0]

@@ -9,6 +9,7 @@ import pytest
 
 from musehub_plugin import ids
 from musehub_plugin.mpack import MPackReader, MPackWriter, SnapshotDelta, build_wire_mpack
+from musehub_plugin.mpack.digestlist import DigestList
 
 WirePack = dict[str, list[dict[str, Any]]]
 Manifest = dict[str, str]
@@ -77,12 +78,14 @@ def test_ids_that_are_known_are_not_computed_again(history: WirePack) -> None:
     data = build_wire_mpack(**history)
     known = [ids.fake_id(f"known {n}") for n in range(len(history["snapshots"]))]
     reader = MPackReader(io.BytesIO(data))
-    reader.know_snapshots(b"".join(map(ids.to_digest, known)))
+    digests = DigestList()
+    digests.extend(b"".join(map(ids.to_digest, known)))
+    reader.know_snapshots(digests)
     assert [delta.snapshot_id for delta in reader.snapshot_deltas()] == known
     assert list(reader.snapshot_ids()) == known
 
 
 def test_known_ids_that_are_too_few_are_refused(history: WirePack) -> None:
     reader = MPackReader(io.BytesIO(build_wire_mpack(**history)))
-    with pytest.raises(ValueError, match="not the ids of 40 snapshots"):
-        reader.know_snapshots(bytes(32))
+    with pytest.raises(ValueError, match="not those of 40 snapshots"):
+        reader.know_snapshots(DigestList())
