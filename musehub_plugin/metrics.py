@@ -52,8 +52,13 @@ def count_signals() -> None:
         return
     metrics = _metrics()
 
+    sent, nothing_new = (metrics.fetches.labels(outcome) for outcome in ("sent", "nothing_new"))
+
     def fetched(_: object, *, answer: Any, **__: object) -> None:
-        metrics.fetches.labels("sent" if answer.commit_count else "nothing_new").inc()
+        if not answer.commit_count:
+            nothing_new.inc()
+            return
+        sent.inc()
         metrics.fetch_bytes.inc(answer.size_bytes)
         metrics.fetch_commits.inc(answer.commit_count)
 

@@ -171,6 +171,8 @@ def _run_shortly(db: Database, prepared: _Prepared, values: Mapping[str, Any]) -
     if found is None:
         return None
     ways = prepared.results
+    if not any(ways):
+        return found
     return [tuple(value if way is None else way(value) for value, way in zip(row, ways, strict=True)) for row in found]
 
 
