@@ -8,7 +8,7 @@ repo holds it makes no difference, not even to the answer (ATTACKS S04-S08).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import IO, Any
@@ -26,6 +26,7 @@ from musehub_plugin.mpack import (
     Limits,
     MPackError,
     MPackReader,
+    SnapshotDelta,
     verified_commits,
     verified_snapshots,
     verify_blobs,
@@ -196,7 +197,7 @@ class IncomingPack:
         contents.add_blobs(db, repo_id, self._new_blobs())
         introduced = self._store_snapshots(db, repo_id)
         commit_store.add_commits(db, repo_id, self._new_commits())
-        return None if introduced is None else self._for_graph(introduced)
+        return None if introduced is None else introduced.commits(self.commits, self._order)
 
     def _new_blobs(self) -> Iterator[contents.NewBlob]:
         sizes = array("Q", (size for _, _, size in self.reader.blob_places()))
@@ -210,38 +211,73 @@ class IncomingPack:
             yield commit_store.NewCommit(record, _timestamp(record), self._generations[number])
 
     def _store_snapshots(self, db: Database, repo_id: str) -> Introduced | None:
-        """Write the snapshots, a stretch of history at a time; return what each commit introduces, if it is known."""
-        introduced: Introduced | None = Introduced(self._objects)
-        deltas = self.reader.snapshot_deltas()
-        log = ManifestLog()
-        compared = 0
-        for stretch in stretches(self.commits, self._order, self._snapshots):
-            parents = stretch.parent_snapshots(self._parent_snapshots)
-            descent = Descent(
-                stretch.records,
-                stretch.positions,
-                parents,
-                manifests.chains(db, {*stretch.positions, *parents.values()}),
-                lambda snapshot_id: manifests.manifest(db, repo_id, snapshot_id),
-                log=log,
-                compared=compared,
-            )
-            laid_out = descent.snapshots(islice(deltas, len(stretch.positions)))
-            for batch in _batches(laid_out):
-                manifests.add_snapshots(db, repo_id, batch)
-            compared = descent.compared
-            found = descent.introduced()
-            if found is None:
-                introduced = None
-            elif introduced is not None:
-                introduced.extend(found[commit_id] for commit_id in stretch.records)
-        return introduced
+        """Write the snapshots; return what each commit introduces, if it is known."""
+        return lay_out(
+            db,
+            repo_id,
+            self.commits,
+            self._order,
+            self._snapshots,
+            self.reader.snapshot_deltas(),
+            lambda batch: manifests.add_snapshots(db, repo_id, batch),
+            parent_snapshots=self._parent_snapshots,
+            objects=self._objects,
+        )
 
-    def _for_graph(self, introduced: Introduced) -> Iterator[NewCommit]:
-        commits = self.commits
-        for place, number in enumerate(self._order):
-            parent_ids = list(map(commits.commit_id, commits.parents(number)))
-            yield NewCommit(commits.commit_id(number), commits.snapshot_id(number), parent_ids, introduced[place])
+
+def lay_out(
+    db: Database,
+    repo_id: str,
+    commits: CommitSpool,
+    order: Sequence[int],
+    snapshots: DigestTable,
+    deltas: Iterator[SnapshotDelta],
+    write: Callable[[Sequence[manifests.NewSnapshot]], None],
+    *,
+    parent_snapshots: Mapping[str, str],
+    objects: DigestTable,
+    only_changes: bool = False,
+) -> Introduced | None:
+    """Lay snapshots out along history, a stretch at a time.
+
+    Args:
+        db: the unit of work.
+        repo_id: the repo.
+        commits: the commits that have them.
+        order: their numbers, parents before children.
+        snapshots: numbers the snapshots in the order of `deltas`.
+        deltas: the snapshots, each as what it changes from the one before.
+        write: is given them as they are to be stored.
+        parent_snapshots: the snapshots of parents that are not among the commits, by the parents' ids.
+        objects: numbers the blobs.
+        only_changes: let none rest on rows that hold `{path: object_id}`.
+
+    Returns:
+        What each commit introduces; None where finding out cost too much.
+    """
+    introduced: Introduced | None = Introduced(objects)
+    log = ManifestLog()
+    compared = 0
+    for stretch in stretches(commits, order, snapshots):
+        parents = stretch.parent_snapshots(parent_snapshots)
+        descent = Descent(
+            stretch.records,
+            stretch.positions,
+            parents,
+            manifests.chains(db, {*stretch.positions, *parents.values()}, only_changes=only_changes),
+            lambda snapshot_id: manifests.manifest(db, repo_id, snapshot_id),
+            log=log,
+            compared=compared,
+        )
+        for batch in _batches(descent.snapshots(islice(deltas, len(stretch.positions)))):
+            write(batch)
+        compared = descent.compared
+        found = descent.introduced()
+        if found is None:
+            introduced = None
+        elif introduced is not None:
+            introduced.extend(found[commit_id] for commit_id in stretch.records)
+    return introduced
 
 
 def _batches(snapshots: Iterable[manifests.NewSnapshot]) -> Iterator[list[manifests.NewSnapshot]]:

@@ -20,18 +20,20 @@ from functools import partial
 from itertools import islice
 from typing import IO
 
-from musehub_plugin import graph
 from musehub_plugin.blobs import NotIndexed
 from musehub_plugin.building import write_mpack
-from musehub_plugin.commitgraph import NewCommit
-from musehub_plugin.descent import Descent
+from musehub_plugin.commitspool import CommitSpool
 from musehub_plugin.errors import HistoryDamaged, HubError, StorageUnavailable
 from musehub_plugin.fetch import INLINE, MPACKS, THIN, fetch
 from musehub_plugin.history import GraphCache, History, pack_history
 from musehub_plugin.hub import Hub
+from musehub_plugin.ids import to_digest
+from musehub_plugin.incoming import lay_out
 from musehub_plugin.index import index_entries
 from musehub_plugin.memory import give_back
 from musehub_plugin.mpack import MPackReader, SnapshotDelta
+from musehub_plugin.mpack.digests import DigestTable
+from musehub_plugin.placedblobs import distinct_ids
 from musehub_plugin.plan import Plan, plan_delta, read_changes
 from musehub_plugin.signals import reached
 from musehub_plugin.storage.temporary import temporary_room
@@ -39,6 +41,7 @@ from musehub_plugin.storage.uploads import put_mpack_file
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import contents, fetch_packs, fetch_plans, inventory, jobs, locks, manifests, mpacks, repos
 from musehub_plugin.store.fetch_plans import ClonePack, ReadyPack
+from musehub_plugin.store.manifests import NewSnapshot
 from musehub_plugin.store.session import Database
 
 logger = logging.getLogger(__name__)
@@ -48,7 +51,6 @@ _BATCH = 5_000
 _FEW_PACKS = 4
 # A pack of so many blobs tells where they are sooner than rows do.
 _MANY_BLOBS = 1_000
-_SNAPSHOT_BATCH = 1_000
 # That compress. One keeps up with the one that hands it what to compress, and each takes 32 MiB.
 _THREADS = 1
 # Seconds between two notes that a job is alive; its lease is longer.
@@ -369,40 +371,37 @@ def pack_rows(hub: Hub, db: Database, repo_id: str) -> bool:
 
 
 def rewrite_rows(db: Database, cache: GraphCache, repo_id: str) -> bool:
-    """Do the work of `pack_rows`, in a transaction of the caller's that excludes a collection of garbage."""
-    nodes = commit_store.graph(db, repo_id)
+    """Do the work of `pack_rows`, in a transaction of the caller's that excludes a collection of garbage.
 
-    def parents(commit_id: str) -> Sequence[str]:
-        return nodes[commit_id].parent_ids
-
-    if any(parent not in nodes for node in nodes.values() for parent in node.parent_ids):
+    A stretch of history at a time, as a push is taken: what is in memory for a commit or a blob is some hundred bytes.
+    """
+    commits = CommitSpool()
+    for commit_id, node in commit_store.nodes(db, repo_id):
+        commits.add({"commit_id": commit_id, "parent_ids": node.parent_ids, "snapshot_id": node.snapshot_id})
+    if commits.outside_parents():
         return False
-    order = graph.history_order(nodes, parents, nodes)
-    records = {
-        commit_id: {"snapshot_id": nodes[commit_id].snapshot_id, "parent_ids": nodes[commit_id].parent_ids}
-        for commit_id in order
-    }
-    snapshot_ids = list(dict.fromkeys(nodes[commit_id].snapshot_id for commit_id in order))
-    descent = Descent(
-        records,
-        {snapshot_id: position for position, snapshot_id in enumerate(snapshot_ids)},
-        {},
-        manifests.chains(db, snapshot_ids, only_changes=True),
-        lambda snapshot_id: manifests.manifest(db, repo_id, snapshot_id),
-    )
+    order = commits.history_order()
+    snapshot_ids = distinct_ids(to_digest(commits.snapshot_id(number)) for number in order)
     # Of rows that were written by hand, those stay as they are whose ids are not their manifests' hashes.
     unverified: set[str] = set()
-    laid_out = descent.snapshots(_as_deltas(db, repo_id, snapshot_ids, unverified))
-    while batch := list(islice(laid_out, _SNAPSHOT_BATCH)):
+
+    def write(batch: Sequence[NewSnapshot]) -> None:
         manifests.turn_into_deltas(db, [each for each in batch if each.snapshot_id not in unverified])
-    introduced = descent.introduced()
-    if introduced is None:
-        return False
-    new = [
-        NewCommit(commit_id, nodes[commit_id].snapshot_id, nodes[commit_id].parent_ids, introduced[commit_id])
-        for commit_id in order
-    ]
-    return pack_history(db, cache, repo_id, new)
+        unverified.clear()
+
+    introduced = lay_out(
+        db,
+        repo_id,
+        commits,
+        order,
+        snapshot_ids.digests,
+        _as_deltas(db, repo_id, snapshot_ids, unverified),
+        write,
+        parent_snapshots={},
+        objects=DigestTable(),
+        only_changes=True,
+    )
+    return introduced is not None and pack_history(db, cache, repo_id, introduced.commits(commits, order))
 
 
 def _as_deltas(

@@ -1,4 +1,4 @@
-"""A long history that is being pushed, taken a stretch at a time, so that its memory is that of a stretch.
+"""A long history that is pushed, or whose rows are packed, a stretch at a time: its memory is that of a stretch.
 
 A stretch is a run of commits, parents before children, with those of the pack's snapshots that it needs and that no
 stretch before it had.
@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from musehub_plugin.commitgraph import NewCommit
 from musehub_plugin.commitspool import CommitSpool
 from musehub_plugin.ids import from_digest, to_digest
 from musehub_plugin.mpack.digests import DigestTable
@@ -107,6 +108,17 @@ class Introduced:
         for object_ids in commits:
             self._numbers.extend(self._objects.number(to_digest(object_id)) for object_id in object_ids)
             self._ends.append(len(self._numbers))
+
+    def commits(self, commits: CommitSpool, order: Sequence[int]) -> Iterator[NewCommit]:
+        """Yield the commits as the packed graph takes them.
+
+        Args:
+            commits: they, and perhaps others.
+            order: their numbers, in the order in which they were added here.
+        """
+        for place, number in enumerate(order):
+            parent_ids = list(map(commits.commit_id, commits.parents(number)))
+            yield NewCommit(commits.commit_id(number), commits.snapshot_id(number), parent_ids, self[place])
 
     def __getitem__(self, place: int) -> list[str]:
         numbers = self._numbers[self._ends[place] : self._ends[place + 1]]

@@ -25,6 +25,7 @@ from musehub_plugin.store.session import ROW_BATCH, Database, batches, columns
 
 # Records that are read at once, some two kilobytes each.
 _RECORD_BATCH = 2_000
+_NODE_BATCH = 5_000
 
 CORE_FIELDS = frozenset({"commit_id", "parent_ids", "snapshot_id", "branch", "message", "author", "committed_at"})
 
@@ -44,6 +45,24 @@ def graph(db: Database, repo_id: str) -> dict[str, Node]:
         .where(MusehubCommitRef.repo_id == repo_id)
     )
     return {commit_id: Node(parent_ids, snapshot_id) for commit_id, parent_ids, snapshot_id in rows}
+
+
+def nodes(db: Database, repo_id: str) -> Iterator[tuple[str, Node]]:
+    """Yield what `graph` returns, in the order of the ids, a batch of rows at a time."""
+    last = ""
+    while True:
+        batch = db.execute(
+            select(MusehubCommit.commit_id, MusehubCommit.parent_ids, MusehubCommit.snapshot_id)
+            .join(MusehubCommitRef, MusehubCommitRef.commit_id == MusehubCommit.commit_id)
+            .where(MusehubCommitRef.repo_id == repo_id, *([MusehubCommitRef.commit_id > last] if last else []))
+            .order_by(MusehubCommitRef.commit_id)
+            .limit(_NODE_BATCH)
+        ).all()
+        for commit_id, parent_ids, snapshot_id in batch:
+            yield commit_id, Node(parent_ids, snapshot_id)
+        if len(batch) < _NODE_BATCH:
+            return
+        last = batch[-1].commit_id
 
 
 _COMMIT, _COMMIT_REF = columns(MusehubCommit), columns(MusehubCommitRef)

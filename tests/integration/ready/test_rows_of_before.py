@@ -6,10 +6,11 @@ import msgpack
 import pytest
 from sqlalchemy import delete, select
 
-from musehub_plugin import ids
+from musehub_plugin import ids, stretches
+from musehub_plugin.history import GraphCache
 from musehub_plugin.models import MusehubSnapshot
 from musehub_plugin.repack import repack
-from musehub_plugin.store import manifests
+from musehub_plugin.store import commits, manifests
 from musehub_plugin.store.models import MusehubFetchPlan, MusehubGraphSegment
 from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History, make_commit
@@ -79,6 +80,43 @@ def test_a_repack_packs_the_history_of_rows(hub: HubEnvironment) -> None:
     repacked(hub, repo_id)
     with hub.session() as session:
         assert session.execute(select(MusehubGraphSegment.commit_count)).scalars().all() == [6]
+
+
+def test_history_of_rows_is_packed_the_same_a_stretch_at_a_time(
+    hub: HubEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo_id = hub.create_repo(REPO)
+    made = written_by_hand(hub, repo_id, 7)
+    wrong = ids.snapshot_id(manifest_of(tree(3)))
+    with hub.session() as session:
+        # Its id is not its manifest's hash: it stays as it is, and what follows must not rest on another.
+        session.get_one(MusehubSnapshot, wrong).manifest_blob = msgpack.packb(manifest_of(tree(2)))
+        made.append(make_commit(session, repo_id, tree(7), [made[4], made[2]], message="7", branch="side"))
+    monkeypatch.setattr(stretches, "STRETCH", 2)
+    repacked(hub, repo_id)
+    assert whole_rows(hub) == 1
+    assert [stored_manifest(hub, repo_id, tree(number)) for number in range(8)] == [
+        manifest_of(tree(2 if number == 3 else number)) for number in range(8)
+    ]
+    with hub.app.app_context():
+        db = hub_of(hub.app).database()
+        packed = GraphCache(0).load(db, repo_id)
+        rows = commits.graph(db, repo_id)
+        assert {
+            packed.commit_id(each): ([*map(packed.commit_id, packed.parents(each))], packed.snapshot_id(each))
+            for each in range(len(packed))
+        } == {commit_id: tuple(node) for commit_id, node in rows.items()}
+
+
+def test_rows_are_read_whole_however_many_batches_that_takes(
+    hub: HubEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo_id = hub.create_repo(REPO)
+    written_by_hand(hub, repo_id, 6)
+    monkeypatch.setattr(commits, "_NODE_BATCH", 3)
+    with hub.app.app_context():
+        db = hub_of(hub.app).database()
+        assert dict(commits.nodes(db, repo_id)) == commits.graph(db, repo_id)
 
 
 def test_the_same_fetch_is_answered_before_and_after_the_rows_are_rewritten(hub: HubEnvironment) -> None:
