@@ -180,7 +180,7 @@ def write_mpack(
     """
     map_large_blocks()
     out = HashingFile(file)
-    frames = hub.frames if len(plan.object_ids) <= _CACHED_BLOBS else FrameCache(_PASSING_BYTES)
+    frames = hub.frames if len(plan.object_ids) <= _CACHED_BLOBS else FrameCache(_PASSING_BYTES, passing=True)
     with (
         ExitStack() as opened,
         BlobReader(

@@ -82,6 +82,15 @@ def test_frames_of_an_mpack_that_would_push_one_another_out_are_kept_compressed(
     assert [cache.read(PACK, frame, 3 * PART, 5) for frame in range(40)] == [b"again"] * 40
 
 
+def test_frames_that_pass_are_kept_as_they_are_whatever_their_mpack_takes() -> None:
+    cache = FrameCache(8 * PART, passing=True)
+    for frame in range(9):
+        keep(cache, frame, bytes([frame]) * PART, mpack_bytes=100 * PART)
+    # Compressed, the first would have room beside the others.
+    assert cache.read(PACK, 0, 0, 1) is None
+    assert cache.read(PACK, 8, PART - 1, 1) == b"\x08"
+
+
 def test_frames_that_are_kept_compressed_take_the_place_of_the_oldest() -> None:
     raw = half_random(5 * PART)
     cache = FrameCache(20 * PART)
