@@ -35,7 +35,7 @@ from typing import Final, NamedTuple
 
 from musehub_plugin import graph
 from musehub_plugin.ids import from_digest, to_digest
-from musehub_plugin.mpack.digests import DigestTable
+from musehub_plugin.mpack.digests import DigestTable, sorted_ordinals
 
 _MAGIC: Final = b"MHG1"
 _HEADER: Final = struct.Struct("<4s6I")
@@ -43,6 +43,8 @@ NONE: Final = 0xFFFFFFFF
 
 # Up to so many commits a set of what they introduce is smaller than a mark for each blob of the repo, and quicker.
 _FEW: Final = 1_000
+# Blobs of a commit that are sorted as a list of digests, of 70 bytes each.
+_FEW_BLOBS: Final = 4_096
 
 _WANTED: Final = 1
 _HELD: Final = 2
@@ -162,7 +164,19 @@ def _find(digests: bytes, order: array[int], digest: bytes) -> int | None:
 
 
 def _sorted_order(digests: bytes) -> array[int]:
-    return array("I", sorted(range(len(digests) // 32), key=lambda number: digests[32 * number : 32 * number + 32]))
+    return array("I", sorted_ordinals(len(digests) // 32, lambda start, stop: digests[32 * start : 32 * stop]))
+
+
+def _each_once(ids: Collection[str]) -> Iterator[bytes]:
+    """Yield the digests of ids, each once and sorted."""
+    if len(ids) <= _FEW_BLOBS:
+        yield from sorted(set(map(to_digest, ids)))
+        return
+    table = DigestTable()
+    for each in ids:
+        table.number(to_digest(each))
+    for number in table.sorted_ordinals():
+        yield table[number]
 
 
 def _packed_pairs(pairs: Sequence[tuple[int, int]]) -> tuple[bytes, bytes]:
@@ -386,7 +400,7 @@ class CommitGraph:
             )
             snapshots += to_digest(commit.snapshot_id)
             blob_starts.append(first_blob + new_blobs.count)
-            for blob_digest in sorted(map(to_digest, set(commit.introduced))):
+            for blob_digest in _each_once(commit.introduced):
                 blob = new_blobs.find(blob_digest)
                 blob = self._find_blob(blob_digest) if blob is None else first_blob + blob
                 if blob is None:

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Any
 
+from musehub_plugin.ids import from_digest, to_digest
 from musehub_plugin.manifestlog import Difference, ManifestLog, difference
 from musehub_plugin.mpack import SnapshotDelta
+from musehub_plugin.mpack.digests import DigestTable
 from musehub_plugin.store.manifests import Chain, NewSnapshot, new_snapshot
+from musehub_plugin.store.widemanifests import new_wide_snapshot
+from musehub_plugin.widelog import WideDifference, WideLog
 
 # Whole manifests that the repo has, kept for the next commit that starts from the same one.
 _KEPT_MANIFESTS = 4
@@ -20,7 +25,10 @@ _KEPT_MANIFESTS = 4
 # history is then read from rows until a repack.
 _MAX_COMPARED = 2_000
 
-ReadManifest = Callable[[str], dict[str, str] | None]
+# Blobs of a commit from which on their ids are kept as digests, and not as text.
+_MANY_BLOBS = 4_096
+
+ReadManifest = Callable[[str], Mapping[str, str] | None]
 
 
 class Descent:
@@ -36,6 +44,7 @@ class Descent:
         compared: how many manifests were read for those.
 
     Attributes:
+        log: the manifests passed.
         compared: how many manifests were read for all.
     """
 
@@ -47,17 +56,17 @@ class Descent:
         chains: Mapping[str, Chain],
         read: ReadManifest,
         *,
-        log: ManifestLog | None = None,
+        log: ManifestLog | WideLog | None = None,
         compared: int = 0,
     ) -> None:
         self._records = records
         self._positions = positions
         self._chains = dict(chains)
-        self._stored: OrderedDict[str, dict[str, str]] = OrderedDict()
+        self._stored: OrderedDict[str, Mapping[str, str]] = OrderedDict()
         self._read = read
         self.compared = compared
         self._complete = True
-        self._log = ManifestLog() if log is None else log
+        self.log = ManifestLog() if log is None else log
         self._changed: dict[tuple[str | None, str], Collection[str]] = {}
         # Which pairs (base, snapshot) can be compared once the snapshot at a position has been passed.
         self._due: dict[str, list[tuple[str | None, str]]] = {}
@@ -92,10 +101,12 @@ class Descent:
         for pair in self._due.pop("", ()):
             self._compare_stored(pair)
         for delta in deltas:
+            if delta.is_wide and not isinstance(self.log, WideLog):
+                self.log = WideLog(self.log)
             if delta.full:
-                self._log.pass_whole(delta.snapshot_id, delta.changed)
+                self.log.pass_whole(delta.snapshot_id, delta.changed)
             else:
-                self._log.pass_change(delta.snapshot_id, delta.removed, delta.changed)
+                self.log.pass_change(delta.snapshot_id, delta.removed, delta.changed)
             yield self._laid_out(delta.snapshot_id)
             for pair in self._due.pop(delta.snapshot_id, ()):
                 self._compare(pair)
@@ -107,19 +118,24 @@ class Descent:
         return {commit_id: self._changed[pair] for commit_id, pair in self._pairs.items()}
 
     def _laid_out(self, snapshot_id: str) -> NewSnapshot:
-        log = self._log
+        log = self.log
         base_id = self._bases.get(snapshot_id)
-        chain = None if base_id is None else self._chains.get(base_id)
+        known = None if base_id is None else self._chains.get(base_id)
         base: tuple[str, Chain] | None = None
-        change = Difference([], {})
-        if base_id is not None and chain is not None and base_id != snapshot_id:
+        change: Difference | WideDifference = Difference([], {})
+        if base_id is not None and known is not None and base_id != snapshot_id:
             if log.reaches(base_id):
-                base, change = (base_id, chain), log.difference_from(base_id)
+                base, change = (base_id, known), log.difference_from(base_id)
             elif base_id not in self._positions:
                 manifest = self._stored_manifest(base_id)
                 if manifest is not None:
-                    base, change = (base_id, chain), difference(manifest, log.manifest)
-        made = new_snapshot(snapshot_id, base, change, log.manifest)
+                    base, change = (base_id, known), self._between(manifest, log.manifest)
+        if isinstance(log, WideLog):
+            made = new_wide_snapshot(snapshot_id, base, change.removed, change.changed, log.manifest)
+        else:
+            if isinstance(change, WideDifference):
+                change = Difference(list(change.removed), dict(change.changed))
+            made = new_snapshot(snapshot_id, base, change, log.manifest)
         # A row that is there stays as it is.
         self._chains.setdefault(snapshot_id, made.chain)
         return made
@@ -127,7 +143,7 @@ class Descent:
     def _compare(self, pair: tuple[str | None, str]) -> None:
         """Note what a snapshot changes from a base; the later of the two in the pack has just been passed."""
         base_id, snapshot_id = pair
-        log = self._log
+        log = self.log
         changed: Iterable[str] | None
         if base_id is None:
             changed = log.manifest.values()
@@ -136,12 +152,12 @@ class Descent:
         elif log.is_last(snapshot_id):
             manifest = None if base_id in self._positions else self._stored_manifest(base_id)
             # More than what it introduces will do, as long as the commit has it.
-            changed = (log.manifest if manifest is None else difference(manifest, log.manifest).changed).values()
+            changed = (log.manifest if manifest is None else self._between(manifest, log.manifest).changed).values()
         elif log.reaches(snapshot_id):
             changed = log.difference_to(snapshot_id).changed.values()
         else:
             manifest = None if snapshot_id in self._positions else self._stored_manifest(snapshot_id)
-            changed = None if manifest is None else difference(log.manifest, manifest).changed.values()
+            changed = None if manifest is None else self._between(log.manifest, manifest).changed.values()
         self._settle(pair, changed)
 
     def _compare_stored(self, pair: tuple[str | None, str]) -> None:
@@ -151,16 +167,25 @@ class Descent:
         if after is None:
             self._settle(pair, None)
         else:
-            self._settle(pair, difference(before or {}, after).changed.values())
+            self._settle(pair, self._between(before or {}, after).changed.values())
 
     def _settle(self, pair: tuple[str | None, str], changed: Iterable[str] | None) -> None:
         if changed is None:
             self._complete = False
-        else:
-            # A tuple takes a third of a set's memory.
-            self._changed[pair] = tuple(dict.fromkeys(changed))
+            return
+        rest = iter(changed)
+        some = list(islice(rest, _MANY_BLOBS))
+        # A tuple takes a third of a set's memory.
+        is_few = len(some) < _MANY_BLOBS
+        self._changed[pair] = tuple(dict.fromkeys(some)) if is_few else _ManyBlobs(chain(some, rest))
 
-    def _stored_manifest(self, snapshot_id: str) -> dict[str, str] | None:
+    def _between(self, before: Mapping[str, str], after: Mapping[str, str]) -> Difference | WideDifference:
+        """Return what one manifest changes from another; either may be too wide for memory."""
+        if isinstance(before, dict) and isinstance(after, dict):
+            return difference(before, after)
+        return (self.log if isinstance(self.log, WideLog) else WideLog(ManifestLog())).between(before, after)
+
+    def _stored_manifest(self, snapshot_id: str) -> Mapping[str, str] | None:
         known = self._stored.get(snapshot_id)
         if known is not None:
             self._stored.move_to_end(snapshot_id)
@@ -174,3 +199,22 @@ class Descent:
             if len(self._stored) > _KEPT_MANIFESTS:
                 self._stored.popitem(last=False)
         return manifest
+
+
+class _ManyBlobs(Collection[str]):
+    """Ids of blobs, each once, in the order in which they come."""
+
+    def __init__(self, object_ids: Iterable[str]) -> None:
+        self._digests = DigestTable()
+        for object_id in object_ids:
+            self._digests.number(to_digest(object_id))
+
+    def __len__(self) -> int:
+        return self._digests.count
+
+    def __iter__(self) -> Iterator[str]:
+        for number in range(self._digests.count):
+            yield from_digest(self._digests[number])
+
+    def __contains__(self, object_id: object) -> bool:
+        return isinstance(object_id, str) and self._digests.find(to_digest(object_id)) is not None

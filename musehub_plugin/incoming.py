@@ -34,10 +34,11 @@ from musehub_plugin.mpack import (
 from musehub_plugin.mpack.digests import DigestTable
 from musehub_plugin.names import MAX_PATH_BYTES
 from musehub_plugin.store import commits as commit_store
-from musehub_plugin.store import contents, manifests
+from musehub_plugin.store import contents, manifests, widemanifests
 from musehub_plugin.store.session import ID_BATCH, Database
 from musehub_plugin.stretches import FirstPaths, Introduced, stretches
 from musehub_plugin.treepaths import TreePaths
+from musehub_plugin.widelog import WideLog
 
 # Snapshots written by one statement, and the paths that they change together, at 300 bytes each: most change a few, and
 # the first one of a large tree has them all.
@@ -93,8 +94,7 @@ class IncomingPack:
             Invalid: the first thing that is wrong, by its id.
         """
         try:
-            # What is stored of a manifest takes the memory all the same, and a stranger's may be slow in a file.
-            self.reader = MPackReader(self._file, limits=_limits(self._settings), wide_in_file=False)
+            self.reader = MPackReader(self._file, limits=_limits(self._settings))
             self._objects.extend(self.reader.blob_digests())
             self._check_manifests()
             self._check_records()
@@ -219,7 +219,7 @@ class IncomingPack:
             self._order,
             self._snapshots,
             self.reader.snapshot_deltas(),
-            lambda batch: manifests.add_snapshots(db, repo_id, batch),
+            lambda batch: widemanifests.add_snapshots(db, repo_id, batch),
             parent_snapshots=self._parent_snapshots,
             objects=self._objects,
         )
@@ -256,7 +256,7 @@ def lay_out(
         What each commit introduces; None where finding out cost too much.
     """
     introduced: Introduced | None = Introduced(objects)
-    log = ManifestLog()
+    log: ManifestLog | WideLog = ManifestLog()
     compared = 0
     for stretch in stretches(commits, order, snapshots):
         parents = stretch.parent_snapshots(parent_snapshots)
@@ -265,13 +265,13 @@ def lay_out(
             stretch.positions,
             parents,
             manifests.chains(db, {*stretch.positions, *parents.values()}, only_changes=only_changes),
-            lambda snapshot_id: manifests.manifest(db, repo_id, snapshot_id),
+            lambda snapshot_id: widemanifests.manifest(db, repo_id, snapshot_id),
             log=log,
             compared=compared,
         )
         for batch in _batches(descent.snapshots(islice(deltas, len(stretch.positions)))):
             write(batch)
-        compared = descent.compared
+        compared, log = descent.compared, descent.log
         found = descent.introduced()
         if found is None:
             introduced = None
@@ -285,7 +285,8 @@ def _batches(snapshots: Iterable[manifests.NewSnapshot]) -> Iterator[list[manife
     changes = 0
     for snapshot in snapshots:
         batch.append(snapshot)
-        changes += len(snapshot.change.changed)
+        # Each that is in a file keeps one open.
+        changes += len(snapshot.change.changed) if snapshot.spooled is None else _CHANGE_BATCH
         if len(batch) == _SNAPSHOT_BATCH or changes >= _CHANGE_BATCH:
             yield batch
             batch, changes = [], 0

@@ -55,6 +55,10 @@ class ManifestLog:
         self._last = -1
         self._remembered = 0
 
+    def in_reach(self) -> list[str]:
+        """Return the manifests to which the way back is known, in the order in which they were passed last."""
+        return sorted(self._positions, key=self._positions.__getitem__)
+
     def reaches(self, snapshot_id: str) -> bool:
         """Say whether the way back to a manifest is still known."""
         return snapshot_id in self._positions

@@ -120,9 +120,23 @@ class Introduced:
             parent_ids = list(map(commits.commit_id, commits.parents(number)))
             yield NewCommit(commits.commit_id(number), commits.snapshot_id(number), parent_ids, self[place])
 
-    def __getitem__(self, place: int) -> list[str]:
-        numbers = self._numbers[self._ends[place] : self._ends[place + 1]]
-        return [from_digest(self._objects[number]) for number in numbers]
+    def __getitem__(self, place: int) -> Collection[str]:
+        return _Blobs(self._objects, self._numbers[self._ends[place] : self._ends[place + 1]])
+
+
+class _Blobs(Collection[str]):
+    def __init__(self, objects: DigestTable, numbers: Collection[int]) -> None:
+        self._objects = objects
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __iter__(self) -> Iterator[str]:
+        return (from_digest(self._objects[number]) for number in self._numbers)
+
+    def __contains__(self, object_id: object) -> bool:
+        return isinstance(object_id, str) and self._objects.find(to_digest(object_id)) in self._numbers
 
 
 class FirstPaths:

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from musehub_plugin import ids
 
 _SMALLEST = 64
 # Placed at once, so that growing copies no more than these.
 _PIECE = 1 << 13
+
+
+def sorted_ordinals(count: int, part: Callable[[int, int], bytes]) -> Iterator[int]:
+    """Yield the ordinals of digests in the order of the digests; sorts the 256th part of them at a time.
+
+    Args:
+        count: how many there are.
+        part: returns the digests from one ordinal up to another, one after the other.
+    """
+    buckets = [array("I") for _ in range(256)]
+    for start in range(0, count, _PIECE):
+        for ordinal, first in enumerate(part(start, min(start + _PIECE, count))[::32], start):
+            buckets[first].append(ordinal)
+    for bucket in buckets:
+        yield from sorted(bucket, key=lambda ordinal: part(ordinal, ordinal + 1))
 
 
 class DigestTable:
@@ -34,13 +49,8 @@ class DigestTable:
         return bytes(self._digests[32 * start : 32 * stop])
 
     def sorted_ordinals(self) -> Iterator[int]:
-        """Yield the ordinals in the order of their digests; sorts the 256th part of them at a time."""
-        buckets = [array("I") for _ in range(256)]
-        for start in range(0, self.count, _PIECE):
-            for ordinal, first in enumerate(self.part(start, start + _PIECE)[::32], start):
-                buckets[first].append(ordinal)
-        for bucket in buckets:
-            yield from sorted(bucket, key=self.__getitem__)
+        """Yield the ordinals in the order of their digests."""
+        return sorted_ordinals(self.count, self.part)
 
     def find(self, digest: bytes) -> int | None:
         """Return the ordinal of a digest, or None where it was not added."""

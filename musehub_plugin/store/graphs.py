@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, delete, select
 
 from musehub_plugin.ids import from_digest
+from musehub_plugin.store.largevalues import large_value
 from musehub_plugin.store.locks import own_graph
 from musehub_plugin.store.models import MusehubGraphSegment
 from musehub_plugin.store.prepared import Question
@@ -68,18 +69,17 @@ def replace_segments(db: Database, repo_id: str, first_commit: int, data: bytes,
         .where(MusehubGraphSegment.repo_id == repo_id, MusehubGraphSegment.first_commit >= first_commit)
         .execution_options(**_QUIET)
     )
-    db.insert_new(
-        MusehubGraphSegment,
-        [
+    with large_value(db, len(data), lambda place, size: data[place : place + size]) as value:
+        db.insert_one(
+            MusehubGraphSegment,
             {
                 "repo_id": repo_id,
                 "first_commit": first_commit,
                 "segment_id": from_digest(hashlib.sha256(data).digest()),
                 "commit_count": commit_count,
-                "data": data,
-            }
-        ],
-    )
+                "data": value,
+            },
+        )
 
 
 def drop_segments(db: Database, repo_id: str) -> None:

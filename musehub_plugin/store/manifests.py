@@ -31,6 +31,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from musehub_plugin.ids import from_digest, to_digest
 from musehub_plugin.manifestlog import Difference
+from musehub_plugin.mpack.overflow import Overflow
 from musehub_plugin.store.bulk import insert_rows
 from musehub_plugin.store.models import DIGEST_SIZE, MusehubSnapshot, MusehubSnapshotRef
 from musehub_plugin.store.prepared import Among, Question
@@ -69,6 +70,15 @@ class Chain(NamedTuple):
     length: int
     size_bytes: int
 
+    def with_delta(self, size_bytes: int) -> Chain:
+        """Return the chain with another delta of some bytes."""
+        return Chain(self.length + 1, self.size_bytes + size_bytes)
+
+    def is_worth(self, entry_count: int) -> bool:
+        """Say whether a manifest of so many entries had better be stored so than whole."""
+        # A whole manifest takes about 60 bytes an entry.
+        return self.length <= MAX_CHAIN and self.size_bytes <= 120 * entry_count
+
 
 class NewSnapshot(NamedTuple):
     """A verified snapshot that a push brings.
@@ -79,6 +89,7 @@ class NewSnapshot(NamedTuple):
         entry_count: paths in the whole manifest.
         chain: how far the row will be from a whole manifest.
         packed: `change` as `pack_change` has it.
+        spooled: the same in a file, where memory has no room for it; `change` and `packed` are then empty.
     """
 
     snapshot_id: str
@@ -87,6 +98,7 @@ class NewSnapshot(NamedTuple):
     entry_count: int
     chain: Chain
     packed: bytes
+    spooled: Overflow | None = None
 
 
 def held_snapshots(db: Database, repo_id: str, snapshot_ids: Iterable[str]) -> set[str]:
@@ -326,9 +338,8 @@ def new_snapshot(
     """
     if base is not None:
         packed = pack_change(change)
-        chain = Chain(base[1].length + 1, base[1].size_bytes + len(packed))
-        # A whole manifest takes about 60 bytes an entry.
-        if chain.length <= MAX_CHAIN and chain.size_bytes <= 120 * len(manifest):
+        chain = base[1].with_delta(len(packed))
+        if chain.is_worth(len(manifest)):
             return NewSnapshot(snapshot_id, base[0], change, len(manifest), chain, packed)
     change = Difference([], dict(manifest))
     return NewSnapshot(snapshot_id, None, change, len(manifest), Chain(0, 0), pack_change(change))
@@ -346,9 +357,13 @@ def add_snapshots(db: Database, repo_id: str, new: Sequence[NewSnapshot]) -> Non
         ],
         {"directories": []},
     )
-    insert_rows(
-        db, MusehubSnapshotRef, ("snapshot_id",), ((snapshot.snapshot_id,) for snapshot in new), {"repo_id": repo_id}
-    )
+    hold_snapshots(db, repo_id, (snapshot.snapshot_id for snapshot in new))
+
+
+def hold_snapshots(db: Database, repo_id: str, snapshot_ids: Iterable[str]) -> None:
+    """Note that a repo holds snapshots."""
+    rows = ((snapshot_id,) for snapshot_id in snapshot_ids)
+    insert_rows(db, MusehubSnapshotRef, ("snapshot_id",), rows, {"repo_id": repo_id})
 
 
 def turn_into_deltas(db: Database, snapshots: Sequence[NewSnapshot]) -> None:

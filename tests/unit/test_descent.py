@@ -25,6 +25,8 @@ class Rows:
     history: History
     rows: dict[str, NewSnapshot] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
+    # The first snapshot of a push that is too wide for memory, by its place in the order of the pack.
+    wide_from: int | None = None
 
     def push(self, commit_ids: Sequence[str], order: Sequence[str]) -> dict[str, Collection[str]] | None:
         """Take in commits whose snapshots come in some order; return what each commit introduces."""
@@ -35,8 +37,10 @@ class Rows:
         known = {*order, *stored.values()}
         chains = {snapshot_id: row.chain for snapshot_id, row in self.rows.items() if snapshot_id in known}
         laid_out = Descent(records, positions, stored, chains, self.manifest)
-        for made in laid_out.snapshots(deltas(self.history, order)):
-            self.rows.setdefault(made.snapshot_id, made)
+        for made in laid_out.snapshots(deltas(self.history, order, self.wide_from)):
+            spooled = made.spooled
+            row = made if spooled is None else made._replace(packed=spooled.read(0, spooled.size), spooled=None)
+            self.rows.setdefault(made.snapshot_id, row)
         self.held.update(order)
         return laid_out.introduced()
 
@@ -58,7 +62,7 @@ class Rows:
         return Chain(length, size)
 
 
-def deltas(history: History, order: Iterable[str]) -> Iterable[SnapshotDelta]:
+def deltas(history: History, order: Iterable[str], wide_from: int | None = None) -> Iterable[SnapshotDelta]:
     """Yield snapshots as a pack's reader gives them: the first one whole, the others against the one before."""
     before: Mapping[str, str] = {}
     for ordinal, snapshot_id in enumerate(order):
@@ -73,6 +77,8 @@ def deltas(history: History, order: Iterable[str]) -> Iterable[SnapshotDelta]:
             dict(manifest) if full else changed,
             len(manifest),
             False,
+            # One that is given whole may be narrow again.
+            wide_from is not None and ordinal >= wide_from and ordinal // 5 % 3 != 2,
         )
         before = manifest
 
@@ -92,6 +98,7 @@ def pushed(data: st.DataObject, history: History) -> tuple[Rows, dict[str, Colle
                 st.sets(st.sampled_from(optional)) if optional else st.just(set())
             )
             order = data.draw(st.permutations(sorted(brought)))
+            rows.wide_from = data.draw(st.none() | st.integers(0, 6))
             found = rows.push(commits, order)
             assert found is not None
             introduced.update(found)
@@ -130,7 +137,7 @@ def test_where_the_way_back_is_forgotten_rows_read_back_and_a_commit_introduces_
     history = dag.history()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(descent, "ManifestLog", lambda: ManifestLog(kept_changes=2))
-        rows = Rows(history)
+        rows = Rows(history, wide_from=data.draw(st.none() | st.integers(0, 6)))
         order = data.draw(st.permutations(sorted(history.manifests)))
         introduced = rows.push(history.order, order)
     assert all(rows.manifest(each) == history.manifests[each] for each in order)
