@@ -231,13 +231,14 @@ class BlobReader:
         return found if contents.holds_all(self._db, self._repo_id, found) else {}
 
     def _read_one(self, object_id: str, source: contents.BlobSource) -> bytes | LargeBlob:
-        if source.content_cache is not None:
-            if blob_id(source.content_cache) == object_id:
-                return source.content_cache
-            report_damage("cache-wrong", object_id, "the content in its row does not hash to it")
+        cached, locations = source
+        if cached is not None and _is_right(object_id, cached):
+            return cached
         outage: StorageUnavailable | None = None
         # A pack that is open already has the neighbours of this blob decompressed.
-        for location in sorted(source.locations, key=lambda place: place.mpack_id not in self._open):
+        if len(locations) > 1:
+            locations = sorted(locations, key=lambda place: place.mpack_id not in self._open)
+        for location in locations:
             try:
                 content = self._from_mpack(object_id, location)
             except StorageUnavailable as error:
@@ -245,6 +246,10 @@ class BlobReader:
                 continue
             if content is not None:
                 return content
+        if cached is None and locations:
+            cached = contents.cached_contents(self._db, [object_id]).get(object_id)
+            if cached is not None and _is_right(object_id, cached):
+                return cached
         try:
             content = self._storage.get(object_id)
         except StorageUnavailable as error:
@@ -255,7 +260,7 @@ class BlobReader:
             report_damage("blob-wrong", object_id, "the stored blob does not hash to its id")
         if outage is not None:
             raise outage
-        if content is not None or source.content_cache is not None or source.locations:
+        if content is not None or cached is not None or locations:
             # To be asked again all the same: a store may answer wrongly for a while.
             raise BlobDamaged(
                 "What this repo holds cannot be read at the moment. The operator can find out why.",
@@ -332,6 +337,13 @@ class BlobReader:
         return NotIndexed(
             "What was pushed last is still being indexed. Ask again in a moment.", retry_after=self._retry_after
         )
+
+
+def _is_right(object_id: str, cached: bytes) -> bool:
+    if blob_id(cached) == object_id:
+        return True
+    report_damage("cache-wrong", object_id, "the content in its row does not hash to it")
+    return False
 
 
 class _PlacesInPacks:

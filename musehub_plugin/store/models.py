@@ -10,7 +10,7 @@ Ids are `sha256:...` strings in Python and 32 bytes in the database: a third of 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,7 +36,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
-from musehub_plugin.ids import from_digest, to_digest
+from musehub_plugin.ids import PREFIX, to_digest
 
 DIGEST_SIZE = 32
 
@@ -53,7 +53,15 @@ class Id(TypeDecorator[str]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
         """Return the id of the stored bytes."""
-        return None if value is None else from_digest(bytes(value))
+        return _id_of(value)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], str | None]:
+        """Return what gives the id of stored bytes: SQLAlchemy's own way to it takes four times as long."""
+        return _id_of
+
+
+def _id_of(value: bytes | memoryview | None) -> str | None:
+    return None if value is None else PREFIX + value.hex()
 
 
 class IdList(TypeDecorator[list[str]]):
@@ -68,10 +76,18 @@ class IdList(TypeDecorator[list[str]]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> list[str] | None:
         """Return the ids in their order."""
-        if value is None:
-            return None
-        joined = bytes(value)
-        return [from_digest(joined[at : at + DIGEST_SIZE]) for at in range(0, len(joined), DIGEST_SIZE)]
+        return _ids_of(value)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], list[str] | None]:
+        """Return what gives the ids of stored bytes, by the short way as for `Id`."""
+        return _ids_of
+
+
+def _ids_of(value: bytes | memoryview | None) -> list[str] | None:
+    if value is None:
+        return None
+    digits = value.hex()
+    return [PREFIX + digits[at : at + 2 * DIGEST_SIZE] for at in range(0, len(digits), 2 * DIGEST_SIZE)]
 
 
 class _ReadInUtc(FunctionElement[datetime]):

@@ -21,6 +21,7 @@ from musehub_plugin.models import (
     MusehubSnapshotRef,
 )
 from musehub_plugin.mpack import build_wire_mpack
+from musehub_plugin.storage.base import Deletes
 from musehub_plugin.testing import History
 from tests.environment import HubEnvironment
 from tests.exchange import Caller
@@ -153,6 +154,21 @@ def test_a_false_row_and_a_false_mpack_do_not_hide_the_true_bytes(hub: HubEnviro
     index_in_new_mpack(hub, b"nor these")
     hub.storage.put(BLOB, CONTENT)
     assert_served(hub)
+
+
+def test_bytes_in_the_row_serve_where_a_pushed_pack_is_lost(hub: HubEnvironment) -> None:
+    hub.create_repo(REPO)
+    history = History()
+    head = history.commit({"a.txt": CONTENT})
+    pack = history.pack()
+    assert hub.caller("alice").push(REPO, pack, head).status_code == 200
+    hub.run_jobs()
+    assert isinstance(hub.storage, Deletes)
+    hub.storage.delete_mpack(ids.blob_id(pack))
+    with hub.session() as session:
+        session.query(MusehubObject).update({"content_cache": CONTENT})
+        session.commit()
+    assert hub.caller().pull(REPO, [head]).blobs == {BLOB: CONTENT}
 
 
 def test_a_repo_gets_an_id_and_a_name_where_none_are_given(hub: HubEnvironment) -> None:
