@@ -188,7 +188,7 @@ class BlobReader:
             found = self._found_in_packs(batch)
             asked = {object_id: None for object_id in batch if object_id not in found}
             asked.update((others[object_id], None) for object_id in batch if object_id in others)
-            sources = contents.blob_sources(self._db, self._repo_id, list(asked))
+            sources = contents.blob_sources(self._db, self._repo_id, list(asked)) if asked else {}
             if not all(object_id in sources or object_id in found for object_id in batch):
                 raise self._not_indexed()
             for object_id in batch:

@@ -92,6 +92,7 @@ class FrameEmitter:
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
         self._waiting: deque[_Waiting] = deque()
+        self._spare = bytearray()
         self.position = 0
         self._write(MAGIC)
 
@@ -170,11 +171,22 @@ class FrameEmitter:
             else:
                 self._prefix_total = prefixes
         self._append(Kind.BLOBS, blobs.raw, blobs.count, codec, stored)
+        if isinstance(blobs.raw, bytearray):
+            self._spare = blobs.raw
+
+    def spare(self) -> bytearray:
+        """Return what a frame of blobs may be filled into: one that was written, since its memory is there already.
+
+        To have the system map as much anew for each frame takes longer than to fill it.
+        """
+        spare, self._spare = self._spare, bytearray()
+        return spare
 
     def drain(self) -> None:
         """Write the frames that are still being compressed."""
         while self._waiting:
             self._take()
+        self._spare = bytearray()
 
     def _append(self, kind: Kind, raw: bytes | bytearray, count: int, codec: Codec, stored: bytes | bytearray) -> None:
         self._raw_total += len(raw)

@@ -117,7 +117,9 @@ class MPackWriter:
         self._emitter = FrameEmitter(out, self._limits if blobs is None else self._history_limits(), threads)
 
         self._leaning = Leaning(bases, self._limits)
+        # What is in it beyond what is filled was in a frame before.
         self._buffer = bytearray()
+        self._filled = 0
         self._buffer_starts = 0
         self._objects = DigestTable() if folder is None else _wide_digests(folder)
         self._blob_sizes = array("Q")
@@ -155,6 +157,7 @@ class MPackWriter:
             raise ValueError(f"{stage.name.lower()} cannot be added after {self._stage.name.lower()}")
         if stage > self._stage and self._stage == _Stage.BLOBS:
             self._flush_blobs()
+            self._buffer = bytearray()
             self._emitter.drain()
             self._write_directory()
             self._copy_frames(Kind.SNAPSHOTS)
@@ -261,7 +264,7 @@ class MPackWriter:
         if not 0 <= size <= self._limits.max_blob_size:
             raise ValueError(f"blob {object_id}: {size} bytes are over {self._limits.max_blob_size}")
         # A blob stays within a frame where it can; a bigger one fills frames of its own.
-        if self._buffer_starts and size > BLOB_FRAME_BYTES - len(self._buffer):
+        if self._buffer_starts and size > BLOB_FRAME_BYTES - self._filled:
             self._flush_blobs()
         if base is not None and not self._leaning.add(base):
             self._flush_blobs()
@@ -283,17 +286,19 @@ class MPackWriter:
     def _append(self, chunk: bytes) -> None:
         start = 0
         while start < len(chunk):
-            if len(self._buffer) == BLOB_FRAME_BYTES:
+            if self._filled == BLOB_FRAME_BYTES:
                 self._flush_blobs()
-            end = min(len(chunk), start + BLOB_FRAME_BYTES - len(self._buffer))
-            self._buffer += memoryview(chunk)[start:end]
-            start = end
+            size = min(len(chunk) - start, BLOB_FRAME_BYTES - self._filled)
+            self._buffer[self._filled : self._filled + size] = memoryview(chunk)[start : start + size]
+            self._filled += size
+            start += size
 
     def _flush_blobs(self) -> None:
-        if self._buffer or self._buffer_starts:
+        if self._filled or self._buffer_starts:
+            del self._buffer[self._filled :]
             self._emitter.emit_blobs(self._buffer, self._buffer_starts, self._level, self._leaning.take_prefix())
-            self._buffer = bytearray()
-            self._buffer_starts = 0
+            self._buffer = self._emitter.spare()
+            self._filled = self._buffer_starts = 0
 
     def _write_directory(self) -> None:
         self._copy_frames(Kind.DIRECTORY)
