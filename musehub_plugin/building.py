@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import IO
 
@@ -61,8 +61,12 @@ class _Leaning:
     """
 
     def __init__(self, db: Database, repo_id: str, plan: Plan) -> None:
-        found = manifests.manifests(db, repo_id, plan.border_ids[:MAX_BASES])
-        self.bases = [(snapshot_id, manifest) for snapshot_id, manifest in found if manifest is not None]
+        border_ids = plan.border_ids[:MAX_BASES]
+        found: dict[str, Mapping[str, str] | None] = {**plan.border_manifests}
+        further = [snapshot_id for snapshot_id in border_ids if snapshot_id not in found]
+        found.update(manifests.manifests(db, repo_id, further))
+        known = ((snapshot_id, found[snapshot_id]) for snapshot_id in border_ids)
+        self.bases = [(snapshot_id, manifest) for snapshot_id, manifest in known if manifest is not None]
         self.resembled: dict[str, str] = {}
         self._places: dict[str, tuple[int, str]] = {}
         sent = set(plan.object_ids)

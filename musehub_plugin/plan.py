@@ -9,8 +9,8 @@ statements are few. Else the rows of the whole repo are read, to the same answer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from musehub_plugin import graph, ids
@@ -52,6 +52,7 @@ class Plan:
     Attributes:
         border_ids: snapshots of the have side from which the lacking commits start, in the order in which those come;
             empty where that was not looked for.
+        border_manifests: those of them that were met where the plan was made.
         changes: what the snapshots change, for a small plan; None: to be read.
         spooled: likewise for a large plan, where that was read already.
         is_recent: whether the wants are among the newest commits, which others are likely to ask for as well.
@@ -63,6 +64,7 @@ class Plan:
     snapshot_ids: Sequence[str]
     object_ids: Sequence[str]
     border_ids: Sequence[str] = ()
+    border_manifests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     changes: Sequence[PlannedChange] | None = None
     spooled: Sequence[PlannedChange] | None = None
     is_recent: bool = True
@@ -108,7 +110,9 @@ def plan_delta(
     lacking = map(packed_graph.blob_digest, walk.lacking_blobs())
     is_small = len(snapshot_ids) <= _KEPT_CHANGES
     kept: list[PlannedChange] | ChangeSpool = [] if is_small else ChangeSpool()
-    changes = _noted(read_changes(db, repo_id, snapshot_ids), kept)
+    border_ids = list(dict.fromkeys(border))
+    met: dict[str, Mapping[str, str]] = {}
+    changes = _noted(read_changes(db, repo_id, snapshot_ids, border_ids if is_small else (), met), kept)
     try:
         object_ids = (
             _in_solid_order(set(map(ids.from_digest, lacking)), changes) if is_small else placed_blobs(lacking, changes)
@@ -119,7 +123,8 @@ def plan_delta(
         commit_ids=_ids(packed_graph.commit_digest, ordered),
         snapshot_ids=snapshot_ids,
         object_ids=object_ids,
-        border_ids=list(dict.fromkeys(border)),
+        border_ids=border_ids,
+        border_manifests=met,
         changes=kept if is_small else None,
         spooled=None if is_small else kept,
         is_recent=len(packed_graph) - min(wanted) <= _RECENT,
@@ -175,8 +180,21 @@ def planned_order(cache: GraphCache, db: Database, repo_id: str, head: str) -> t
     return _ids(packed_graph.commit_digest, ordered), _ids(packed_graph.snapshot_digest, ordered)
 
 
-def read_changes(db: Database, repo_id: str, snapshot_ids: Sequence[str]) -> Iterator[PlannedChange]:
+def read_changes(
+    db: Database,
+    repo_id: str,
+    snapshot_ids: Sequence[str],
+    border_ids: Collection[str] = (),
+    met: dict[str, Mapping[str, str]] | None = None,
+) -> Iterator[PlannedChange]:
     """Yield snapshots in the order given, each as what it changes from the one before it.
+
+    Args:
+        db: the unit of work.
+        repo_id: the repo.
+        snapshot_ids: the snapshots.
+        border_ids: snapshots that the repo holds and that those given may rest on.
+        met: where the manifests of these are put which have to be put together anyway.
 
     Raises:
         HistoryDamaged: the repo does not hold one of them, or what it rests on is not there.
@@ -190,7 +208,14 @@ def read_changes(db: Database, repo_id: str, snapshot_ids: Sequence[str]) -> Ite
             if row.base_id is not None and log.reaches(row.base_id):
                 change = log.pass_from(snapshot_id, row.base_id, row.change.removed, row.change.changed)
             else:
-                whole = manifests.assembled(snapshot_id, batch.rows, {}) or manifests.manifest(db, repo_id, snapshot_id)
+                made: dict[str, dict[str, str]] = {}
+                if row.base_id is not None and row.base_id in border_ids:
+                    base = manifests.assembled(row.base_id, batch.rows, {})
+                    made = {} if base is None else {row.base_id: base}
+                whole = manifests.assembled(snapshot_id, batch.rows, made)
+                whole = whole or manifests.manifest(db, repo_id, snapshot_id)
+                if met is not None:
+                    met.update(made)
                 if whole is None:
                     raise HistoryDamaged(f"repo {repo_id}: snapshot {snapshot_id} rests on one that is not stored")
                 change = log.pass_whole(snapshot_id, whole)
