@@ -71,6 +71,9 @@ class Settings:
     max_push_raw: int = 64 * 1024**3
     """Size of a pushed mpack's blobs, unpacked."""
     max_blob: int = 2 * 1024**3
+    push_room: int = 32 * 1024**2
+    """Bytes of pushed mpacks that a process takes in at once, those of up to 1 MiB apart. A larger one is taken in
+    alone; what there is no room for is told to come back. 0: as many as come."""
     max_commits: int = 1_000_000
     max_manifest_entries: int = 1_000_000
     """Paths in one manifest of a pushed mpack."""
@@ -326,6 +329,7 @@ _CHECKS: dict[str, Any] = {
     "max_push": _positive,
     "max_push_raw": _positive,
     "max_blob": _positive,
+    "push_room": _not_negative,
     "max_commits": _positive,
     "max_manifest_entries": _positive,
     "max_manifest_total": _positive,

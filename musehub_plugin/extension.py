@@ -23,6 +23,7 @@ from musehub_plugin.framecache import FrameCache
 from musehub_plugin.history import GraphCache
 from musehub_plugin.hub import EXTENSION_KEY, Hub, current_hub
 from musehub_plugin.metrics import count_signals
+from musehub_plugin.pushroom import PushRoom
 from musehub_plugin.storage import FileStorage, UrlSigner, make_storage
 from musehub_plugin.store.host_migrations import protect_from_autogenerate
 from musehub_plugin.store.repos import find_repo
@@ -131,6 +132,7 @@ class MuseHub:
             GraphCache(settings.graph_cache),
             FrameCache(settings.frame_cache),
             AnswerCache(_ANSWERS_BYTES),
+            PushRoom(settings.push_room),
         )
 
         blueprint = make_blueprint(settings.url_prefix)

@@ -13,6 +13,7 @@ from musehub_plugin.answercache import AnswerCache
 from musehub_plugin.config import Settings
 from musehub_plugin.framecache import FrameCache
 from musehub_plugin.history import GraphCache
+from musehub_plugin.pushroom import PushRoom
 from musehub_plugin.storage.base import Storage
 from musehub_plugin.storage.signing import UrlSigner
 from musehub_plugin.store.session import Database, flask_route
@@ -34,6 +35,7 @@ class Hub:
     graphs: GraphCache
     frames: FrameCache
     answers: AnswerCache
+    pushes: PushRoom
 
     def database(self) -> Database:
         """Return the unit of work on the host's session of the current app context."""

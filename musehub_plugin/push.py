@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import IO, BinaryIO
 
 from musehub_plugin import ids
-from musehub_plugin.errors import Conflict, Invalid, NotFound, StorageUnavailable, TooLarge
+from musehub_plugin.errors import Conflict, Invalid, NotFound, StorageUnavailable, TooLarge, Unavailable
 from musehub_plugin.history import History, pack_history
 from musehub_plugin.hub import Hub, current_app_object
 from musehub_plugin.incoming import IncomingPack
@@ -124,6 +124,7 @@ def unpack(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, ch
         Invalid: the branch name, the bytes, an entity or a reference is wrong; the error names it.
         Conflict: the branch is not where it would have to be.
         TooLarge: the upload exceeds `MUSEHUB_MAX_PUSH`.
+        Unavailable: this process is taking in as much as it may (`MUSEHUB_PUSH_ROOM`); the upload stays.
     """
     reason = bad_branch_name(change.branch)
     if reason is not None:
@@ -134,10 +135,11 @@ def unpack(hub: Hub, db: Database, repo_id: str, user_id: str, mpack_id: str, ch
         moved = db.transaction(lambda: _move_branch(hub, db, repo_id, mpack_id, change))
         if moved is not None:
             return moved
-    tickets = mpacks.ticket_keys(db, repo_id=repo_id, user_id=user_id, mpack_id=mpack_id)
+    allowed = mpacks.tickets(db, repo_id=repo_id, user_id=user_id, mpack_id=mpack_id)
+    tickets = list(allowed)
     reached("unpack.begun")
     try:
-        with _verified_copy(hub, tickets, mpack_id) as file:
+        with _room(hub, max(allowed.values(), default=0)), _verified_copy(hub, tickets, mpack_id) as file:
             size_bytes = os.fstat(file.fileno()).st_size
             done = store_pack(hub, db, repo_id, user_id, mpack_id, change, file, tickets=tickets)
     except NotFound:
@@ -347,6 +349,19 @@ def _settle_branch(db: Database, repo_id: str, change: BranchUpdate, history: Hi
     check_branch(heads, change, history, settled=True)
     if found is not None and found != change.head_commit_id:
         repos.move_branch(db, repo_id, change.branch, change.head_commit_id)
+
+
+@contextmanager
+def _room(hub: Hub, size_bytes: int) -> Iterator[None]:
+    """Take room for a push before anything is read of it, so that one that has to come back costs little."""
+    with hub.pushes.take(size_bytes) as has_room:
+        if not has_room:
+            raise Unavailable(
+                "Too many large pushes are being taken in. What was uploaded stays; ask again in a moment.",
+                code="busy",
+                retry_after=hub.settings.retry_after,
+            )
+        yield
 
 
 @contextmanager

@@ -71,20 +71,23 @@ def add_ticket(
     )
 
 
-def ticket_keys(db: Database, *, repo_id: str, user_id: str, mpack_id: str) -> list[str]:
-    """Return the keys of tickets that still hold for exactly this repo, user and mpack, the newest first."""
-    return list(
-        db.execute(
-            select(MusehubUpload.upload_key)
-            .where(
-                MusehubUpload.repo_id == repo_id,
-                MusehubUpload.user_id == user_id,
-                MusehubUpload.mpack_id == mpack_id,
-                MusehubUpload.expires_at > db.now(),
-            )
-            .order_by(MusehubUpload.created_at.desc(), MusehubUpload.upload_key)
-        ).scalars()
+def tickets(db: Database, *, repo_id: str, user_id: str, mpack_id: str) -> dict[str, int]:
+    """Return the tickets that still hold for exactly this repo, user and mpack, the newest first.
+
+    Returns:
+        Their keys, each with the bytes that it allows.
+    """
+    found = db.execute(
+        select(MusehubUpload.upload_key, MusehubUpload.size_bytes)
+        .where(
+            MusehubUpload.repo_id == repo_id,
+            MusehubUpload.user_id == user_id,
+            MusehubUpload.mpack_id == mpack_id,
+            MusehubUpload.expires_at > db.now(),
+        )
+        .order_by(MusehubUpload.created_at.desc(), MusehubUpload.upload_key)
     )
+    return {row.upload_key: row.size_bytes for row in found}
 
 
 def drop_tickets(db: Database, upload_keys: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def idle_web(lab: Laboratory) -> tuple[Web, int]:
     return web, memory(web.process.pid, "VmRSS")
 
 
-def test_a_push_of_a_tree_of_120_000_files_takes_40_mib_and_so_does_one_that_follows_it(
+def test_s83_a_push_of_a_tree_of_120_000_files_takes_40_mib_and_so_does_one_that_follows_it(
     idle_web: tuple[Web, int],
 ) -> None:
     web, idle = idle_web
@@ -78,3 +79,22 @@ def test_s83_a_push_takes_48_mib_of_memory_however_large_its_blobs_are(idle_web:
     assert web.muse.push(REPO, pack, head).status == 200
     grown = memory(web.process.pid, "VmHWM") - idle
     assert grown < ALLOWED, f"{grown / 2**20:.1f} MiB"
+
+
+def test_s83_past_what_a_process_takes_in_at_once_a_large_push_comes_back_and_a_small_one_does_not_wait(
+    lab: Laboratory,
+) -> None:
+    lab.create_repo(REPO)
+    web = lab.web(MUSEHUB_PUSH_ROOM=2 << 20)
+    history, noise = History(), random.Random(1)
+    heads = [history.commit({"a": noise.randbytes(size)}) for size in (2 << 20, 2 << 20, 2 << 10)]
+    first, second, small = (history.pack(want=[head]) for head in heads)
+    held = lab.control.at("unpack.verified", "hold")
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(web.muse.push, REPO, first, heads[0], branch="first")
+        held.wait()
+        web.muse.push(REPO, second, heads[1], branch="second").assert_try_again("busy")
+        assert web.muse.push(REPO, small, heads[2], branch="small").status == 200
+        held.release()
+        assert under_way.result().status == 200
+    assert web.muse.unpack(REPO, second, heads[1], branch="second").status == 200

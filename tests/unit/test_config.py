@@ -76,6 +76,7 @@ BAD: list[tuple[str, Any]] = [
     ("REPACK_BYTES", 0),
     ("FRAME_CACHE", -1),
     ("GRAPH_CACHE", "64M"),
+    ("PUSH_ROOM", "32M"),
     ("INDEX_INLINE", "many"),
     *((name, value) for name in COUNTS for value in (0, -1, "many", 1.5, True, "1e3", "٣")),
     *((name, value) for name, high in SECONDS.items() for value in (0, high + 1, "soon", 2.5, False)),
