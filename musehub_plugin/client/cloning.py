@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,6 +133,9 @@ def _may_go_on(error: BaseException) -> bool:
 
 
 def _clear(target: Path, *, existed: bool) -> None:
+    # Here and not above: a clone that succeeds needs none of it.
+    import shutil
+
     if not existed:
         shutil.rmtree(target, ignore_errors=True)
         return

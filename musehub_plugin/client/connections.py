@@ -118,7 +118,8 @@ class Connections:
 
     def close(self) -> None:
         """Close all connections."""
-        for connection in self._open.values():
+        # Another thread may be asking something ahead.
+        for connection in list(self._open.values()):
             connection.close()
         self._open.clear()
 

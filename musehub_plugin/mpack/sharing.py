@@ -59,10 +59,11 @@ class HashedShare(NamedTuple):
 def snapshot_shares(reader: MPackReader) -> list[SnapshotShare]:
     """Return the shares of a pack's snapshots, in the order of the pack.
 
-    They are none where a frame is larger than writers make them: then several at once may take too much memory.
+    They are none where a frame is larger than writers make them, or is a part of one snapshot alone: that is a manifest
+    of very many paths, and several of these at once may take too much memory.
     """
     frames = [(number, frame) for number, frame in enumerate(reader.frames) if frame.kind == Kind.SNAPSHOTS]
-    if any(frame.raw > _SHARED_BYTES for _, frame in frames):
+    if any(frame.raw > _SHARED_BYTES or not frame.count for _, frame in frames):
         return []
     parts = 1 if len(frames) >= _MANY_FRAMES else 2
     shares: list[SnapshotShare] = []

@@ -148,6 +148,14 @@ def test_a_damaged_frame_is_left_to_who_reads_all() -> None:
         list(MPackReader(io.BytesIO(damaged)).hashed_snapshots())
 
 
+def test_a_manifest_of_more_than_two_frames_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = {f"path{n}": ids.fake_id(str(n)) for n in range(40)}
+    assert snapshot_shares(MPackReader(io.BytesIO(pack_of([(manifest, True)])))) != []
+    # Four rows in a frame.
+    monkeypatch.setattr(snapshots, "_CHANGES_PER_ROW", 4)
+    assert snapshot_shares(MPackReader(io.BytesIO(pack_of([(manifest, True)])))) == []
+
+
 def test_frames_larger_than_writers_make_them_are_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     pack = pack_of(line_of(9))
     largest = max(frame.raw for frame in MPackReader(io.BytesIO(pack)).frames if frame.kind == 4)
