@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import chain
-from operator import itemgetter
+from operator import itemgetter, sub
 from typing import TYPE_CHECKING, TypeVar
 
 import msgpack
@@ -23,6 +23,8 @@ _RAW_TARGET = 1 << 20
 _CHANGES_PER_ROW = 1 << 14
 # Of the paths in a row, which begins in a frame that is below the target: together they are below the bound.
 _ROW_BYTES = 2 << 20
+# Bytes before a path that is written out, at most.
+_PATH_HEAD = 5
 # The longest that a reader takes are of 4 KiB.
 _SURELY_ONE_ROW = 1 << 9
 
@@ -109,10 +111,12 @@ class SnapshotEncoder:
             refs.follow(removed, changed, full=False)
             self._refs = refs.of({}, refs.pages.file)
             return 0, (), refs
-        for path in removed:
-            del refs[path]
-        refs.update(changed)
-        target = dict(sorted(refs.items()))
+        target = changed
+        if refs:
+            for path in removed:
+                del refs[path]
+            refs.update(changed)
+            target = dict(sorted(refs.items()))
         self._refs = {}
         best: tuple[int, Collection[str], Mapping[str, int]] = (0, (), target)
         for number in range(len(self._bases)):
@@ -141,12 +145,15 @@ class SnapshotEncoder:
         removed_before, changed_before = len(self._removed), len(self._changed)
         for path in removed:
             self._removed.append(self._path_code(path))
-        for path, ref in changed:
-            known = paths.get(path)
-            self._changed.append(self._path_code(path) if known is None else known + 1)
-            before = known_refs.get(path, -1)
-            self._ref_steps.append(ref - (before if before >= 0 else last))
-            last = ref
+        if paths or known_refs:
+            for path, ref in changed:
+                known = paths.get(path)
+                self._changed.append(self._path_code(path) if known is None else known + 1)
+                before = known_refs.get(path, -1)
+                self._ref_steps.append(ref - (before if before >= 0 else last))
+                last = ref
+        elif changed:
+            last = self._add_first(changed)
         if isinstance(refs, dict):
             for path in removed:
                 del refs[path]
@@ -162,12 +169,27 @@ class SnapshotEncoder:
         self._changed_counts.append(changed_count)
         self._raw_estimate += 40 + 6 * (removed_count + changed_count)
 
+    def _add_first(self, changed: Collection[tuple[str, int]]) -> int:
+        """Note what the first row of a frame sets, such as a whole manifest; return the last ordinal."""
+        names, ordinals = zip(*changed, strict=True)
+        self._paths.update(zip(names, range(len(names)), strict=True))
+        self._changed.extend([0] * len(names))
+        self._ref_steps.extend(map(sub, ordinals, (self._last_ref, *ordinals)))
+        if self._bases.by_path:
+            self._raw_estimate += sum(map(self._path_bytes, names))
+        else:
+            self._raw_estimate += sum(map(len, map(str.encode, names))) + _PATH_HEAD * len(names)
+        return int(ordinals[-1])
+
+    def _path_bytes(self, path: str) -> int:
+        return 10 if path in self._bases.by_path else len(path.encode()) + _PATH_HEAD
+
     def _path_code(self, path: str) -> int:
         known = self._paths.get(path)
         if known is not None:
             return known + 1
         self._paths[path] = len(self._paths)
-        self._raw_estimate += 10 if path in self._bases.by_path else len(path.encode()) + 5
+        self._raw_estimate += self._path_bytes(path)
         return 0
 
     def _flush_if_full(self) -> None:
@@ -199,6 +221,9 @@ def _fit_in_a_row(removed: Collection[str], changed: Mapping[str, int]) -> bool:
     count = len(removed) + len(changed)
     if count > _CHANGES_PER_ROW or count <= _SURELY_ONE_ROW:
         return count <= _CHANGES_PER_ROW
+    # No character takes more than four bytes.
+    if 4 * sum(map(len, chain(removed, changed))) <= _ROW_BYTES:
+        return True
     return sum(len(path.encode()) for path in chain(removed, changed)) <= _ROW_BYTES
 
 

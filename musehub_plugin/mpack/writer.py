@@ -14,7 +14,7 @@ import msgpack
 
 from musehub_plugin import ids
 from musehub_plugin.mpack.digests import DigestTable
-from musehub_plugin.mpack.emitter import FrameEmitter, Sink
+from musehub_plugin.mpack.emitter import METADATA_LEVEL, FrameEmitter, Sink
 from musehub_plugin.mpack.following import is_wide
 from musehub_plugin.mpack.history import CommitEncoder
 from musehub_plugin.mpack.layout import BLOB_FRAME_BYTES, OPTIONAL_KIND, Kind
@@ -114,7 +114,8 @@ class MPackWriter:
         self._stage = _Stage.BLOBS
         self._summary: PackSummary | None = None
         self._copied: MPackReader | None = None
-        self._emitter = FrameEmitter(out, self._limits if blobs is None else self._history_limits(), threads)
+        accepted = self._limits if blobs is None else self._history_limits()
+        self._emitter = FrameEmitter(out, accepted, threads, min(level, METADATA_LEVEL))
 
         self._leaning = Leaning(bases, self._limits)
         # What is in it beyond what is filled was in a frame before.
@@ -322,19 +323,25 @@ class MPackWriter:
     def _emit_commits(self, raw: bytes, count: int) -> None:
         self._emitter.emit(Kind.COMMITS, raw, count)
 
-    def _object_ordinal(self, object_id: str) -> int:
-        entry = self._leaning.bases.by_object.get(object_id)
-        if entry is not None:
-            self._snapshots.based = True
-            return -1 - entry
-        digest = ids.to_digest(object_id)
-        known = self._objects.count
-        ordinal = self._objects.number(digest)
-        if ordinal == known:
-            self._outside_pending += digest
-            if len(self._outside_pending) >= 32 * _IDS_PER_FRAME:
-                self._flush_outside()
-        return ordinal
+    def _ordinals(self, object_ids: Iterable[str]) -> list[int]:
+        """Number objects; those that neither the bases nor the pack hold are listed."""
+        held, objects, to_digest = self._leaning.bases.by_object, self._objects, ids.to_digest
+        ordinals = []
+        for object_id in object_ids:
+            entry = held.get(object_id) if held else None
+            if entry is None:
+                digest = to_digest(object_id)
+                known = objects.count
+                ordinal = objects.number(digest)
+                if ordinal == known:
+                    self._outside_pending += digest
+                    if len(self._outside_pending) >= 32 * _IDS_PER_FRAME:
+                        self._flush_outside()
+            else:
+                self._snapshots.based = True
+                ordinal = -1 - entry
+            ordinals.append(ordinal)
+        return ordinals
 
     def add_snapshot(self, snapshot_id: str, manifest: Mapping[str, str], *, derivable: bool | None = None) -> None:
         """Append a snapshot, written as its difference from the one added before.
@@ -387,7 +394,7 @@ class MPackWriter:
             raise ValueError(f"snapshot {snapshot_id} is over {limits.max_manifest_entries} paths")
         digest = self._snapshot_digest(snapshot_id)
         try:
-            removed, refs = wide_change(before, now, self._object_ordinal, limits.max_path_size)
+            removed, refs = wide_change(before, now, lambda one: self._ordinals((one,))[0], limits.max_path_size)
         except ValueError as error:
             raise ValueError(f"snapshot {snapshot_id}: {error}") from None
         self._manifest = now.copy()
@@ -464,7 +471,8 @@ class MPackWriter:
         manifest.update(changed)
         if len(manifest) > limits.max_manifest_entries:
             raise ValueError(f"snapshot {snapshot_id} is over {limits.max_manifest_entries} paths")
-        refs = {path: self._object_ordinal(changed[path]) for path in sorted(changed)}
+        paths = sorted(changed)
+        refs = dict(zip(paths, self._ordinals(map(changed.__getitem__, paths)), strict=True))
         self._snapshots.add(removed, refs, None if derivable else digest, len(manifest), start)
 
     def add_commit(self, record: Mapping[str, Any]) -> None:
