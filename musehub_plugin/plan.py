@@ -200,7 +200,7 @@ def read_changes(
         HistoryDamaged: the repo does not hold one of them, or what it rests on is not there.
     """
     log = ManifestLog()
-    for batch in manifests.batches_of(db, repo_id, snapshot_ids, _SNAPSHOT_BATCH):
+    for batch in manifests.batches_of(db, repo_id, snapshot_ids, _SNAPSHOT_BATCH, log.reaches):
         for snapshot_id in batch.snapshot_ids:
             row = batch.rows.get(snapshot_id) if snapshot_id in batch.held else None
             if row is None:

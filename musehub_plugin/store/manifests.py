@@ -7,7 +7,7 @@ manifests, the row holds the whole manifest in the same form. Rows written by ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
@@ -139,17 +139,26 @@ class SnapshotBatch(NamedTuple):
     rows: Mapping[str, StoredSnapshot]
 
 
-def batches_of(db: Database, repo_id: str, snapshot_ids: Sequence[str], size: int) -> Iterator[SnapshotBatch]:
+def batches_of(
+    db: Database, repo_id: str, snapshot_ids: Sequence[str], size: int, at_hand: Callable[[str], bool] | None = None
+) -> Iterator[SnapshotBatch]:
     """Yield snapshots in the order given, with their chains, by two statements a batch at most.
 
     The chain of a batch ends at the last snapshot of the batch before it, which whoever reads in the order of history
     has at hand.
+
+    Args:
+        db: the unit of work.
+        repo_id: the repo.
+        snapshot_ids: the snapshots.
+        size: of a batch.
+        at_hand: says of which further snapshots the caller has the manifest, so that a chain may end there.
     """
     before: str | None = None
     for start in range(0, len(snapshot_ids), size):
         batch = snapshot_ids[start : start + size]
         held: set[str] = set()
-        rows = _rows_with_chains(db, batch, before, repo_id=repo_id, held=held)
+        rows = _rows_with_chains(db, batch, before, repo_id=repo_id, held=held, at_hand=at_hand)
         yield SnapshotBatch(batch, held.intersection(batch), rows)
         before = batch[-1]
 
@@ -252,8 +261,9 @@ def _rows_with_chains(
     *,
     repo_id: str = "",
     held: set[str] | None = None,
+    at_hand: Callable[[str], bool] | None = None,
 ) -> dict[str, StoredSnapshot]:
-    """Return rows of snapshots and of all that they rest on, but for `before` and what only that rests on.
+    """Return rows of snapshots and of all that they rest on, down to what is at hand.
 
     Args:
         db: the unit of work.
@@ -261,6 +271,7 @@ def _rows_with_chains(
         before: where a chain may end early.
         repo_id: a repo.
         held: where those of `snapshot_ids` are noted that the repo holds.
+        at_hand: says where else a chain may end early.
     """
     found: dict[str, StoredSnapshot] = {}
     holding = set() if held is None else held
@@ -273,6 +284,8 @@ def _rows_with_chains(
         holding.update(row[0] for row in rows if row[-1] is not None)
         _note_rows(found, rows)
         ends = {base_id for _, base_id, *_ in rows} - {row[0] for row in rows} - {None, before}
+        if at_hand is not None:
+            ends = {base_id for base_id in ends if not at_hand(base_id)}
         if len(ends) == 1:
             _note_rows(found, _chain_rows(db, ends.pop(), repo_id, set()))
         elif ends:

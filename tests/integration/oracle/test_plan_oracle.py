@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -13,11 +14,14 @@ from sqlalchemy import delete, event, update
 from sqlalchemy.orm import Session
 
 from musehub_plugin import ids
+from musehub_plugin import plan as plan_module
 from musehub_plugin.errors import HistoryDamaged, NotFound
 from musehub_plugin.history import GraphCache
+from musehub_plugin.manifestlog import ManifestLog, difference
 from musehub_plugin.models import MusehubCommitGraph
 from musehub_plugin.plan import Plan, plan_delta
 from musehub_plugin.repack import rewrite_rows
+from musehub_plugin.store.manifests import NewSnapshot, add_snapshots, new_snapshot
 from musehub_plugin.store.session import Database
 from tests.dags import CONTENTS, DATES, Dag, History, dags, random_dag
 from tests.effort import effort
@@ -94,6 +98,55 @@ def test_n05_over_a_thousand_random_graphs_agree_with_the_oracle(databases: Data
             assert rewrite_rows(db, GraphCache(0), repo_id)
             packed = found(db, repo_id, want, have)
             assert agrees(packed, history, want, have), (batch, repo_id, want, have)
+        db.rollback()
+
+
+def broad_history(chance: random.Random, length: int, name: str) -> History:
+    """Return branches that begin anywhere, of trees so broad that each is stored as what it changes."""
+    history = History()
+    trees: list[dict[str, str]] = []
+    for number in range(length):
+        parent = chance.randrange(number) if number else None
+        base = {f"{n}.txt": ids.fake_id(f"{n}") for n in range(60)} if parent is None else trees[parent]
+        kept = {path: base[path] for path in base.keys() - {chance.choice(sorted(base))}}
+        trees.append({**kept, f"{chance.randrange(60)}.txt": ids.fake_id(f"{name} {number}")})
+        history.commit([] if parent is None else [history.order[parent]], trees[-1], f"{name} {number}")
+    return history
+
+
+def write_changes(db: Database, repo_id: str, history: History) -> None:
+    """Write a history's snapshots as what they change from their commits' first parents."""
+    made: dict[str, NewSnapshot] = {}
+    for commit_id in history.order:
+        snapshot_id = history.records[commit_id]["snapshot_id"]
+        manifest = history.manifests[snapshot_id]
+        bases = [history.records[parent]["snapshot_id"] for parent in history.parents(commit_id)[:1]]
+        change = difference(history.manifests[bases[0]] if bases else {}, manifest)
+        base = (bases[0], made[bases[0]].chain) if bases else None
+        made.setdefault(snapshot_id, new_snapshot(snapshot_id, base, change, manifest))
+    add_snapshots(db, repo_id, list(made.values()))
+
+
+@pytest.mark.parametrize("kept_changes", [3, 50_000], ids=["what is at hand is soon forgotten", "all is at hand"])
+def test_what_snapshots_change_leads_to_their_manifests_however_few_are_read_at_once(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch, kept_changes: int
+) -> None:
+    monkeypatch.setattr(plan_module, "_SNAPSHOT_BATCH", 2)
+    monkeypatch.setattr(plan_module, "ManifestLog", partial(ManifestLog, kept_changes))
+    chance = random.Random(2026)
+    for name, db in databases.items():
+        for number in range(8):
+            repo_id = f"batches {name} {number}"
+            history = broad_history(chance, 20, repo_id)
+            write_changes(db, repo_id, history)
+            write(db, repo_id, history)
+            assert rewrite_rows(db, GraphCache(0), repo_id)
+            planned = plan_delta(db, repo_id, history.order, [])
+            assert planned is not None
+            manifest: dict[str, str] = {}
+            for snapshot_id, change, _ in plan_module.read_changes(db, repo_id, planned.snapshot_ids):
+                manifest = {path: manifest[path] for path in manifest.keys() - change.removed} | change.changed
+                assert manifest == history.manifests[snapshot_id]
         db.rollback()
 
 
