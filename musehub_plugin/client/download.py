@@ -11,8 +11,9 @@ import re
 from pathlib import Path
 from typing import Final
 
+import urllib3
+
 from musehub_plugin import ids
-from musehub_plugin.client.connections import Response
 from musehub_plugin.client.progress import Progress
 
 CHUNK: Final = 1 << 18
@@ -55,7 +56,7 @@ class Download:
         """Return the headers that ask for what is missing."""
         return {"Range": f"bytes={self.done}-"} if self.done else {}
 
-    def receive(self, response: Response) -> None:
+    def receive(self, response: urllib3.BaseHTTPResponse) -> None:
         """Take what a response gives: the rest (206), or the whole (200), where the store knows no ranges.
 
         Args:
@@ -74,7 +75,8 @@ class Download:
         if response.status == 416:
             raise BrokenOffError(f"object storage has fewer bytes of the mpack {self._mpack_id} than there should be")
         with self._target.open("ab") as file:
-            while chunk := response.read1(CHUNK):
+            # `read1` gives what is there; `stream` would hold it back, and lose it where the connection breaks.
+            while chunk := response.read1(CHUNK, decode_content=False):
                 self.done += len(chunk)
                 if self.done > self._size:
                     break

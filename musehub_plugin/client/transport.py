@@ -22,11 +22,12 @@ from typing import Any, BinaryIO, Final, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import msgpack
+import urllib3
 
 from musehub_plugin._version import __version__
-from musehub_plugin.client.connections import ConnectionBroke, Connections, Response, is_this_machine
 from musehub_plugin.client.download import CHUNK, BrokenOffError, Download
 from musehub_plugin.client.errors import HubRefused, HubUnreachable, InsecureTokenError, printable
+from musehub_plugin.client.pools import Pools, is_this_machine
 from musehub_plugin.client.problems import decode_answer, read_problem
 from musehub_plugin.client.progress import Progress, silent
 from musehub_plugin.client.remoteconfig import check_url
@@ -43,6 +44,7 @@ _BLIND_TRIES: Final = 5
 """Tries of a request that fails without a word on when to come back: about 7 seconds, pauses included."""
 _MAX_TRIES: Final = 100
 _USER_AGENT: Final = f"musehub/{__version__}"
+_HOPELESS: Final = (urllib3.exceptions.SSLError, urllib3.exceptions.LocationValueError)
 _Answer = TypeVar("_Answer")
 _LOG: Final = logging.getLogger(__name__)
 
@@ -81,8 +83,8 @@ class HubTransport:
         self._wait_budget = wait_budget
         self._sleep = sleep
         self.progress: Progress = progress
-        self._timeout = timeout
-        self._connections = Connections()
+        self._timeout = urllib3.Timeout(connect=min(timeout, 15.0), read=timeout)
+        self._pools = Pools(self._timeout)
         self._ahead: dict[str, _Ahead] = {}
 
     def ask_ahead(self, resource: str) -> None:
@@ -94,7 +96,7 @@ class HubTransport:
 
     def close(self) -> None:
         """Close the connections."""
-        self._connections.close()
+        self._pools.close()
 
     def get(self, resource: str) -> dict[str, Any]:
         """Return the answer of `GET <repo>/<resource>`.
@@ -177,7 +179,7 @@ class HubTransport:
             _shown(where),
             body=body,
             headers=headers,
-            timeout=timeout,
+            timeout=self._timeout if timeout is None else urllib3.Timeout(connect=15.0, read=timeout),
         )
         try:
             content = response.read(MAX_ANSWER + 1)
@@ -187,6 +189,7 @@ class HubTransport:
             # What is left of the body would be taken for the next answer.
             response.close()
             raise
+        response.release_conn()
         if 300 <= response.status < 400:
             target = _shown(response.headers.get("Location", ""))
             detail = f"{where} redirects to {target}; use the repo's own URL"
@@ -224,19 +227,10 @@ class HubTransport:
             if refused is not None:
                 raise refused
 
-    def _request(
-        self,
-        method: str,
-        where: str,
-        shown: str,
-        *,
-        headers: Mapping[str, str],
-        body: bytes | Iterator[bytes] | None = None,
-        timeout: float | None = None,
-    ) -> Response:
+    def _request(self, method: str, where: str, shown: str, **options: Any) -> urllib3.BaseHTTPResponse:
         start = time.monotonic()
-        response = self._connections.request(
-            method, where, headers=headers, body=body, timeout=self._timeout if timeout is None else timeout
+        response = self._pools.of(where).request(
+            method, where, redirect=False, preload_content=False, retries=False, **options
         )
         _LOG.debug(
             "%s %s at %s: %d after %.2f s", method, shown, _host(where), response.status, time.monotonic() - start
@@ -265,10 +259,11 @@ class HubTransport:
                 if waited + pause > self._wait_budget:
                     raise
                 _LOG.debug("turned away (%s); trying again in %.1f s", refused, pause)
-            except (ConnectionBroke, BrokenOffError) as error:
+            except (urllib3.exceptions.HTTPError, BrokenOffError) as error:
                 if came_on() > best:
                     best, failures, tries, waited = came_on(), 0, 0, 0.0
-                hopeless = isinstance(error, ConnectionBroke) and error.hopeless
+                # A certificate that is wrong stays wrong.
+                hopeless = isinstance(error, _HOPELESS)
                 if hopeless or failures + 1 >= _BLIND_TRIES or waited + pause > self._wait_budget:
                     raise HubUnreachable(self._unreachable(error)) from None
                 _LOG.debug("broke off (%s); trying again in %.1f s", self._unreachable(error), pause)
@@ -281,7 +276,17 @@ class HubTransport:
     def _unreachable(self, error: Exception) -> str:
         if isinstance(error, BrokenOffError):
             return str(error)
-        return f"{self.url} or its object storage is out of reach: {error}"
+        # The exceptions' own texts hold the request's URL, and a presigned one is a secret.
+        reasons: dict[type[Exception], str] = {
+            urllib3.exceptions.ProxyError: "the proxy that the environment names does not let it through",
+            urllib3.exceptions.NameResolutionError: "its name has no address",
+            urllib3.exceptions.NewConnectionError: "no connection",
+            urllib3.exceptions.TimeoutError: "no answer in time",
+            urllib3.exceptions.SSLError: "its certificate is not trusted, or TLS failed",
+            urllib3.exceptions.LocationValueError: "a URL that is none",
+        }
+        reason = next((reasons[kind] for kind in reasons if isinstance(error, kind)), "the connection broke")
+        return f"{self.url} or its object storage is out of reach: {reason}"
 
     def _common_headers(self) -> dict[str, str]:
         return {"Accept-Encoding": "identity", "User-Agent": _USER_AGENT}
@@ -318,7 +323,7 @@ def _pieces(file: BinaryIO, size: int, progress: Progress) -> Iterator[bytes]:
         progress("sending", file.tell(), size)
 
 
-def _storage_refused(response: Response) -> HubRefused:
+def _storage_refused(response: urllib3.BaseHTTPResponse) -> HubRefused:
     # The body is the store's own, often XML with the signed request in it: not for a log.
     reasons = {
         403: "the presigned URL is refused; it may have expired, or a clock is wrong",
