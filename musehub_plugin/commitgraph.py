@@ -43,6 +43,8 @@ NONE: Final = 0xFFFFFFFF
 
 # Up to so many commits a set of what they introduce is smaller than a mark for each blob of the repo, and quicker.
 _FEW: Final = 1_000
+# Blobs that such a set has at most.
+_FEW_INTRODUCED: Final = 20_000
 # Blobs of a commit that are sorted as a list of digests, of 70 bytes each.
 _FEW_BLOBS: Final = 4_096
 
@@ -528,10 +530,15 @@ class Walk:
         found = self._introduced()
         return (blob for blob in found if not self._holds_blob(blob)) if self._any_held else found
 
+    @property
+    def introduced_count(self) -> int:
+        """How many blobs the lacking commits were the first to introduce; later ones are not counted."""
+        return sum(len(self._graph.introduced_first(commit)) for commit in self.lacking)
+
     def _introduced(self) -> Iterable[int]:
         """Return the blobs that the lacking commits introduce, ascending."""
         graph = self._graph
-        if len(self.lacking) <= _FEW:
+        if len(self.lacking) <= _FEW and self.introduced_count <= _FEW_INTRODUCED:
             few: set[int] = set()
             for commit in self.lacking:
                 few.update(graph.introduced_first(commit))

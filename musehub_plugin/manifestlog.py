@@ -67,6 +67,11 @@ class ManifestLog:
         """Go on to a manifest that is given by what it changes from the one before."""
         manifest = self.manifest
         undo: list[tuple[str, str | None]] = []
+        if self._last < 0:
+            # Nobody goes back to before the first one.
+            manifest.update(changed)
+            self._note(snapshot_id, undo)
+            return
         for path in removed:
             undo.append((path, manifest.pop(path)))
         for path, object_id in changed.items():

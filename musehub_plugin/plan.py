@@ -30,6 +30,8 @@ _SNAPSHOT_BATCH = 500
 _RECENT = 256
 # Plans of up to so many snapshots keep what those change, so that it need not be read twice.
 _KEPT_CHANGES = 1_000
+# Blobs of a plan, likewise: some 300 bytes each.
+_KEPT_BLOBS = 20_000
 
 
 class CopiedPack(NamedTuple):
@@ -108,7 +110,7 @@ def plan_delta(
         if parent in walk.border
     )
     lacking = map(packed_graph.blob_digest, walk.lacking_blobs())
-    is_small = len(snapshot_ids) <= _KEPT_CHANGES
+    is_small = len(snapshot_ids) <= _KEPT_CHANGES and walk.introduced_count <= _KEPT_BLOBS
     kept: list[PlannedChange] | ChangeSpool = [] if is_small else ChangeSpool()
     border_ids = list(dict.fromkeys(border))
     met: dict[str, Mapping[str, str]] = {}

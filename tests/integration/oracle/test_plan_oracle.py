@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, event, update
 from sqlalchemy.orm import Session
 
-from musehub_plugin import ids
+from musehub_plugin import commitgraph, ids
 from musehub_plugin import plan as plan_module
 from musehub_plugin.errors import HistoryDamaged, NotFound
 from musehub_plugin.history import GraphCache
@@ -43,7 +43,9 @@ def plan(databases: Databases, repo_id: str, want: Sequence[str], have: Sequence
 
 def found(db: Database, repo_id: str, want: Sequence[str], have: Sequence[str]) -> Plan:
     planned = plan_delta(db, repo_id, want, have)
-    return Plan([], [], []) if planned is None else Plan(planned.commit_ids, planned.snapshot_ids, planned.object_ids)
+    if planned is None:
+        return Plan([], [], [])
+    return Plan(list(planned.commit_ids), list(planned.snapshot_ids), list(planned.object_ids))
 
 
 def found_packed(db: Database, repo_id: str, want: Sequence[str], have: Sequence[str]) -> Plan:
@@ -51,7 +53,13 @@ def found_packed(db: Database, repo_id: str, want: Sequence[str], have: Sequence
     savepoint = db.session.begin_nested()
     try:
         assert rewrite_rows(db, GraphCache(0), repo_id)
-        return found(db, repo_id, want, have)
+        small = found(db, repo_id, want, have)
+        with pytest.MonkeyPatch.context() as patched:
+            # As a plan of many blobs is made.
+            patched.setattr(plan_module, "_KEPT_BLOBS", 0)
+            patched.setattr(commitgraph, "_FEW_INTRODUCED", 0)
+            assert found(db, repo_id, want, have) == small
+        return small
     finally:
         savepoint.rollback()
 
