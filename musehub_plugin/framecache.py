@@ -51,11 +51,14 @@ class FrameCache:
     Args:
         max_bytes: of disk; 0: nothing is kept.
         passing: each frame is read by one reader, while it is here: none is worth compressing.
+
+    Attributes:
+        passing: likewise; it may be set where that turns out later.
     """
 
     def __init__(self, max_bytes: int, *, passing: bool = False) -> None:
         self._max_bytes = max_bytes
-        self._passing = passing
+        self.passing = passing
         self._lock = threading.Lock()
         self._filling = threading.Lock()
         self._file: IO[bytes] | None = None
@@ -109,7 +112,7 @@ class FrameCache:
             if place is None:
                 return
             file, start = place
-            ends = array("Q") if 2 * mpack_bytes > self._max_bytes and not self._passing else None
+            ends = array("Q") if 2 * mpack_bytes > self._max_bytes and not self.passing else None
             at, given = start, 0
             for raw in pieces if ends is None else _parts(pieces):
                 given += len(raw)

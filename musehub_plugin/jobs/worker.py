@@ -28,6 +28,8 @@ def job_class_for(app: Flask) -> type[Job]:
     class AppJob(Job):
         def perform(self) -> Any:
             hub: Hub = app.extensions[EXTENSION_KEY]
+            # What a job keeps goes with its process: to compress a frame takes longer than to read it once more.
+            hub.frames.passing = True
             with app.app_context():
                 for engine in hub.sqlalchemy.engines.values():
                     engine.dispose(close=False)
