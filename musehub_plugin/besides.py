@@ -27,8 +27,7 @@ class PartBeside:
     """
 
     def __init__(self, db: Database, write: Callable[[Database, IO[bytes]], None], handles: Collection[int]) -> None:
-        # Closed with this object, and a file without a name is gone then.
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object, and gone then
 
         def work() -> None:
             with db.after_fork() as own:

@@ -13,7 +13,7 @@ from musehub_plugin.forks import Fork
 from musehub_plugin.mpack import MPackError
 
 MOST_TASKS: Final = 1 << 13
-"""Tasks that there may be: the pipe that they are taken from holds twice as many."""
+"""Tasks that there may be: a pipe of the usual size holds twice as many."""
 _TASK: Final = struct.Struct("I")
 # Number of the task, whether it failed, and the size of what is said of it, which is bytes or the error's text. All of
 # it is written at once and so small (PIPE_BUF) that nobody else's comes in between.
@@ -49,7 +49,9 @@ class Beside(Generic[_Task]):
         self._rest = b""
         self._taken, giving = os.pipe()
         self._said, saying = os.pipe()
-        # Before anybody reads: it fits, and no piece that is read holds half of a number.
+        # Before anybody reads, so that no piece that is read holds half of a number. A user with very many pipes gets
+        # small ones: what does not fit nobody takes, and `result` does it here.
+        os.set_blocking(giving, False)
         os.write(giving, b"".join(map(_TASK.pack, range(len(tasks)))))
         os.close(giving)
         handles = {self._taken, saying, *handles}

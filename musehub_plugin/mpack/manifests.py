@@ -227,8 +227,13 @@ class SnapshotDecoder:
         return self._entries
 
     def whole(self, change: Change) -> Change:
-        """Return the change that was given last as one from the empty manifest; it must not be wide."""
-        assert isinstance(self._refs, dict)  # noqa: S101 - as the caller knows
+        """Return the change that was given last as one from the empty manifest.
+
+        Raises:
+            TypeError: it is wide.
+        """
+        if not isinstance(self._refs, dict):
+            raise TypeError("a wide manifest is not given whole")
         return change._replace(full=True, removed=[], changed=self._refs.copy())
 
     def decode(self, raw: bytes, count: int, where: str) -> Iterator[Change]:

@@ -13,7 +13,7 @@ from musehub_plugin.client.beside import MOST_TASKS
 
 # In a process of its own: a fork wants to be the only thread, and must not come back into the tests.
 PROGRAM = """
-import json, os, sys
+import fcntl, json, os, sys
 from musehub_plugin.client.beside import Beside
 from musehub_plugin.mpack import MPackError
 
@@ -41,6 +41,14 @@ def work(task):
         # Until another process has begun a task.
         os.read(begun, 1)
     return task.encode()
+
+if how == "by small pipes":
+    usual = os.pipe
+    def small():
+        ends = usual()
+        fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, 4096)
+        return ends
+    os.pipe, how = small, "finish"
 
 try:
     with Beside(work, tasks, [kept], processes=processes) as beside:
@@ -76,9 +84,10 @@ def test_results_may_be_asked_for_in_any_order() -> None:
     assert lines_of(["one", "two", "three"], "backwards") == ["three two one", "done", "no processes left"]
 
 
-def test_as_many_tasks_as_there_may_be_are_done() -> None:
+@pytest.mark.parametrize("how", ["finish", "by small pipes"])
+def test_as_many_tasks_as_there_may_be_are_done(how: str) -> None:
     tasks = ["task"] * MOST_TASKS
-    assert lines_of(tasks) == [" ".join(tasks), "done", "no processes left"]
+    assert lines_of(tasks, how) == [" ".join(tasks), "done", "no processes left"]
 
 
 @pytest.mark.parametrize("tasks", [["false"], ["true", "false"], ["false", "true", "false"]])
