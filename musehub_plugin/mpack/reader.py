@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from binascii import hexlify
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,13 @@ from musehub_plugin.mpack.history import CommitDecoder, ReadCommit
 from musehub_plugin.mpack.layout import Frame, Kind
 from musehub_plugin.mpack.limits import Limits, MPackError
 from musehub_plugin.mpack.manifests import Change, ManifestHasher, SnapshotDecoder, continues
+from musehub_plugin.mpack.objectnames import ObjectNames
 from musehub_plugin.mpack.packfile import PackFile, Source
 from musehub_plugin.mpack.thin import BaseProvider
 
 # 2 MiB of them; of a pack of more blobs they are read again where they are needed.
 _KEPT_SIZES = 1 << 18
-# 4 MiB of hex digits, and some 10 MiB of paths.
-_KEPT_HEX = 1 << 16
+# Some 10 MiB of paths.
 _KEPT_NAMES = 1 << 16
 
 
@@ -354,7 +353,7 @@ class MPackReader:
         """
         known = self._snapshot_digests
         hasher = ManifestHasher(self.folder)
-        resolved = self._resolver()
+        resolved = self._names().resolver()
         from_digest = ids.from_digest
         frames, first = self._snapshot_frames(start)
         digests = DigestList(self.folder)
@@ -396,10 +395,10 @@ class MPackReader:
 
     def snapshot_hasher(self) -> Callable[[Change], bytes]:
         """Return what gives the 32 bytes of each snapshot's id, by the changes that lead from one to the next."""
-        object_hex = self._object_hex()
+        objects = self._names()
+        object_hex, resolved = objects.hexer(), objects.resolver()
         names: dict[str, bytes] = {}
         hasher = ManifestHasher(self.folder)
-        resolved = self._resolver()
 
         def entries(changed: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
             for path, ref in changed.items():
@@ -434,50 +433,10 @@ class MPackReader:
                 yield where, change
         decoder.finish()
 
-    def _held_objects(self) -> Sequence[str]:
-        """Return the objects of a thin pack's bases, by the entry's number."""
+    def _names(self) -> ObjectNames:
+        """Return what the ordinals of manifests stand for."""
         bases = self._file.bases()
-        return bases.object_ids if bases else ()
-
-    def _resolver(self) -> Callable[[Mapping[str, int]], Mapping[str, str]]:
-        """Return what gives the ids of objects in place of their ordinals."""
-        blobs, outside, held = self._load_directory(), self._load_outside(), self._held_objects()
-        blob_count = len(blobs)
-        from_digest = ids.from_digest
-        object_hex = self._object_hex()
-
-        def resolved(changed: Mapping[str, int]) -> Mapping[str, str]:
-            if isinstance(changed, dict):
-                return {
-                    path: from_digest(blobs[ref] if ref < blob_count else outside[ref - blob_count])
-                    if ref >= 0
-                    else held[-1 - ref]
-                    for path, ref in changed.items()
-                }
-            from musehub_plugin.mpack.wide import WideManifest, WideRefs
-
-            assert isinstance(changed, WideRefs)  # noqa: S101 - there is no other kind
-            return WideManifest(changed.pages.mapped(lambda refs: [object_hex(int(ref)) for ref in refs]))
-
-        return resolved
-
-    def _object_hex(self) -> Callable[[int], bytes]:
-        """Return what gives the hex digits of an object of a manifest, by its ordinal."""
-        blobs, outside, held = self._load_directory(), self._load_outside(), self._held_objects()
-        blob_count = len(blobs)
-        few = blob_count + len(outside) <= _KEPT_HEX
-        digits = b""
-
-        def object_hex(ref: int) -> bytes:
-            nonlocal digits
-            if ref < 0:
-                return ids.to_hex(held[-1 - ref]).encode()
-            if few:
-                digits = digits or hexlify(blobs.part(0, blob_count) + outside.part(0, len(outside)))
-                return digits[64 * ref : 64 * ref + 64]
-            return hexlify(blobs[ref] if ref < blob_count else outside[ref - blob_count])
-
-        return object_hex
+        return ObjectNames(self._load_directory(), self._load_outside(), bases.object_ids if bases else ())
 
     def _end_pass(self, digests: DigestList, first: int) -> None:
         """Check that no snapshot came twice, and keep the ids where they are those of all."""
