@@ -10,17 +10,15 @@ import hashlib
 import logging
 import os
 import tempfile
-from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import IO, BinaryIO, NamedTuple
 
 from musehub_plugin.errors import StorageUnavailable, Unavailable
 from musehub_plugin.framecache import FrameCache
-from musehub_plugin.ids import blob_id, from_digest, to_digest
+from musehub_plugin.ids import blob_id, from_digest
 from musehub_plugin.mpack import MPackError, MPackReader
-from musehub_plugin.mpack.digests import DigestTable
 from musehub_plugin.signals import report_damage
 from musehub_plugin.storage.base import Storage
 from musehub_plugin.storage.rangefile import MAX_WINDOW
@@ -39,11 +37,10 @@ _DAMAGED_RETRY_AFTER = 30
 _OPEN_MPACKS = 4
 _OPEN_BYTES = 48 * 1024 * 1024
 # A blob over this size, which fills frames of its own, is never in memory as a whole.
-_LARGE_BLOB = 16 * 1024 * 1024
+LARGE_BLOB = 16 * 1024 * 1024
 _PIECE = 1 << 18
 # A blob that another one is held against is in memory together with that and the frame that they go to.
 _LARGEST_BESIDE = 8 * 1024 * 1024
-_NO_PACK = 255
 
 
 class NotIndexed(Unavailable):
@@ -98,9 +95,6 @@ class BlobReader:
         repo_id: the repo; a blob that it does not hold is not read, wherever else it may be.
         retry_after: seconds that the caller of a fetch is told to wait where a blob is not indexed yet.
         frames: frames that are at hand, for who reads few blobs; None: for who reads many.
-        packs: mpacks that were pushed to the repo, or made for it, for who reads most of what they hold: they are asked
-            for places, before the database is.
-        wanted: numbers the blobs that will be read, where there are `packs`.
     """
 
     def __init__(
@@ -111,18 +105,13 @@ class BlobReader:
         *,
         retry_after: int,
         frames: FrameCache | None = None,
-        packs: Sequence[str] = (),
-        wanted: DigestTable | None = None,
     ) -> None:
         self._db = db
         self._storage = storage
         self._repo_id = repo_id
         self._retry_after = retry_after
         self._frames = frames
-        self._open: OrderedDict[str, _OpenMPack | None] = OrderedDict()
-        self._packs = packs
-        self._wanted = wanted
-        self._placed: _PlacesInPacks | None = None
+        self._open: OrderedDict[str, OpenMPack | None] = OrderedDict()
 
     def __enter__(self) -> BlobReader:
         return self
@@ -185,11 +174,10 @@ class BlobReader:
         last: tuple[str, bytes | None] = ("", None)
         for start in range(0, len(object_ids), _BATCH):
             batch = object_ids[start : start + _BATCH]
-            found = self._found_in_packs(batch)
-            asked = {object_id: None for object_id in batch if object_id not in found}
+            asked = dict.fromkeys(batch)
             asked.update((others[object_id], None) for object_id in batch if object_id in others)
-            sources = contents.blob_sources(self._db, self._repo_id, list(asked)) if asked else {}
-            if not all(object_id in sources or object_id in found for object_id in batch):
+            sources = contents.blob_sources(self._db, self._repo_id, list(asked))
+            if not all(object_id in sources for object_id in batch):
                 raise self._not_indexed()
             for object_id in batch:
                 other = others.get(object_id)
@@ -199,16 +187,7 @@ class BlobReader:
                     except (NotIndexed, StorageUnavailable):
                         logger.debug("a thin pack is made of fewer bases than there are")
                         others, last, other = {}, ("", None), None
-                content = self._from_mpack(object_id, found[object_id]) if object_id in found else None
-                if content is None and object_id in found:
-                    sources.update(contents.blob_sources(self._db, self._repo_id, [object_id]))
-                    if object_id not in sources:
-                        raise self._not_indexed()
-                yield (
-                    object_id,
-                    self._read_one(object_id, sources[object_id]) if content is None else content,
-                    None if other is None else last[1],
-                )
+                yield object_id, self._read_one(object_id, sources[object_id]), None if other is None else last[1]
 
     def _read_other(self, object_id: str, sources: Mapping[str, contents.BlobSource]) -> bytes | None:
         """Return a blob that something is held against; None where it is too large for that."""
@@ -219,16 +198,6 @@ class BlobReader:
             content.close()
             return None
         return content if len(content) <= _LARGEST_BESIDE else None
-
-    def _found_in_packs(self, object_ids: Sequence[str]) -> dict[str, contents.Location]:
-        """Return where in `packs` those blobs are that the repo holds; the others' places are to be asked for."""
-        if not self._packs or self._wanted is None:
-            return {}
-        if self._placed is None:
-            self._placed = _PlacesInPacks(self._packs, self._mpack, self._wanted)
-        found = self._placed.find(object_ids)
-        # Somebody may have taken a blob from the repo since: rows say what a repo holds, and not packs.
-        return found if contents.holds_all(self._db, self._repo_id, found) else {}
 
     def _read_one(self, object_id: str, source: contents.BlobSource) -> bytes | LargeBlob:
         cached, locations = source
@@ -272,13 +241,13 @@ class BlobReader:
         kept = self._kept(object_id, location)
         if kept is not None:
             return kept
-        mpack = self._mpack(location.mpack_id)
+        mpack = self.opened(location.mpack_id)
         if mpack is None:
             report_damage("mpack-missing", location.mpack_id, f"it is not in storage, and should hold {object_id}")
             return None
         try:
             place = mpack.place(object_id, location)
-            if place is not None and place.size > _LARGE_BLOB:
+            if place is not None and place.size > LARGE_BLOB:
                 return self._large(object_id, location.mpack_id, mpack, place)
             if self._frames is not None and location.frame is not None:
                 size, pieces = mpack.frame(location.frame)
@@ -292,7 +261,7 @@ class BlobReader:
             return None
         return content
 
-    def _large(self, object_id: str, mpack_id: str, mpack: _OpenMPack, place: _Place) -> LargeBlob | None:
+    def _large(self, object_id: str, mpack_id: str, mpack: OpenMPack, place: _Place) -> LargeBlob | None:
         """Return a large blob, written to a file while it is hashed; None where it is another one."""
         digest = hashlib.sha256()
         with ExitStack() as unfinished:
@@ -315,7 +284,16 @@ class BlobReader:
         )
         return kept if kept is not None and blob_id(kept) == object_id else None
 
-    def _mpack(self, mpack_id: str) -> _OpenMPack | None:
+    def are_held(self, digests: Sequence[bytes]) -> bool:
+        """Say whether the repo holds all of some blobs, given by the 32 bytes of their ids."""
+        return not digests or contents.holds_all(self._db, self._repo_id, digests)
+
+    def opened(self, mpack_id: str) -> OpenMPack | None:
+        """Return an mpack, which is open until some others were asked for; None where it is not there.
+
+        Raises:
+            StorageUnavailable: object storage did not answer.
+        """
         if mpack_id not in self._open:
             file = open_mpack(self._storage, mpack_id)
             self._open[mpack_id] = None if file is None else _opened(file, mpack_id)
@@ -346,59 +324,10 @@ def _is_right(object_id: str, cached: bytes) -> bool:
     return False
 
 
-class _PlacesInPacks:
-    """Where blobs are, by the directories of packs, in some 20 bytes each.
-
-    Args:
-        mpack_ids: the packs.
-        opened: opens one.
-        wanted: numbers the blobs that will be asked for.
-    """
-
-    def __init__(
-        self, mpack_ids: Sequence[str], opened: Callable[[str], _OpenMPack | None], wanted: DigestTable
-    ) -> None:
-        self._wanted = wanted
-        self._mpack_ids = mpack_ids
-        self._packs = array("B", [_NO_PACK]) * wanted.count
-        self._frames = array("I", [0]) * wanted.count
-        self._offsets = array("Q", [0]) * wanted.count
-        self._sizes = array("Q", [0]) * wanted.count
-        for number, mpack_id in enumerate(mpack_ids):
-            try:
-                mpack = opened(mpack_id)
-                if mpack is not None:
-                    self._add(number, mpack.places())
-            except (MPackError, StorageUnavailable) as error:
-                # What it holds is looked for by rows, which may know another place.
-                logger.warning("the directory of mpack %s cannot be read: %s", mpack_id, error)
-
-    def _add(self, number: int, places: Iterable[tuple[bytes, int, int, int]]) -> None:
-        find = self._wanted.find
-        for digest, frame, offset, size in places:
-            place = find(digest)
-            if place is not None and self._packs[place] == _NO_PACK:
-                self._packs[place] = number
-                self._frames[place] = frame
-                self._offsets[place] = offset
-                self._sizes[place] = size
-
-    def find(self, object_ids: Sequence[str]) -> dict[str, contents.Location]:
-        """Return the places of those blobs that are in the packs."""
-        found: dict[str, contents.Location] = {}
-        for object_id in object_ids:
-            place = self._wanted.find(to_digest(object_id))
-            if place is not None and self._packs[place] != _NO_PACK:
-                found[object_id] = contents.Location(
-                    self._mpack_ids[self._packs[place]], self._frames[place], self._offsets[place], self._sizes[place]
-                )
-        return found
-
-
-def _opened(file: BinaryIO, mpack_id: str) -> _OpenMPack | None:
+def _opened(file: BinaryIO, mpack_id: str) -> OpenMPack | None:
     try:
         # Blobs are asked for in the order in which packs have them: one frame a pack is enough.
-        return _OpenMPack(file, MPackReader(file, cached_frames=1))
+        return OpenMPack(file, MPackReader(file, cached_frames=1))
     except MPackError as error:
         file.close()
         report_damage("mpack-damaged", mpack_id, str(error))
@@ -411,13 +340,55 @@ class _Place(NamedTuple):
     size: int
 
 
-class _OpenMPack:
+class _Stream:
+    """A frame's bytes, of which those that were passed are not kept."""
+
+    def __init__(self, frame: int, pieces: Iterator[bytes]) -> None:
+        self.frame = frame
+        self._pieces = pieces
+        self._piece = b""
+        self._start = 0
+
+    def read(self, offset: int, size: int) -> bytes | memoryview | None:
+        """Return bytes that were not passed; None where they were, or where the frame ends before them."""
+        at = offset - self._start
+        if at < 0:
+            return None
+        parts: list[memoryview] = []
+        missing = size
+        while True:
+            piece = self._piece
+            if at + missing <= len(piece):
+                part = memoryview(piece)[at : at + missing]
+                return b"".join([*parts, part]) if parts else part
+            if at < len(piece):
+                parts.append(memoryview(piece)[at:])
+                missing -= len(piece) - at
+            following = next(self._pieces, None)
+            if following is None:
+                return None
+            at = max(0, at - len(piece))
+            self._start += len(piece)
+            self._piece = following
+
+
+class OpenMPack:
+    """An mpack that blobs are read from.
+
+    Args:
+        file: the mpack.
+        reader: it as well.
+    """
+
     def __init__(self, file: BinaryIO, reader: MPackReader) -> None:
         self._file = file
         self._reader = reader
         self._places: dict[str, _Place] | None = None
+        self._stream: _Stream | None = None
 
     def close(self) -> None:
+        """Close the file."""
+        self.end_stream()
         self._file.close()
 
     @property
@@ -472,6 +443,36 @@ class _OpenMPack:
         """
         pieces = self._reader.blob_pieces(number)
         return self._reader.frames[number].raw, pieces
+
+    def stream(self, number: int) -> None:
+        """Begin to read a frame from front to back, in place of another one.
+
+        Raises:
+            MPackError: there is no such frame of blobs.
+        """
+        self._stream = _Stream(number, self._reader.blob_pieces(number))
+
+    def end_stream(self) -> None:
+        """Let go of the frame that is read from front to back, if there is one."""
+        self._stream = None
+
+    @property
+    def streamed_frame(self) -> int | None:
+        """The number of the frame that is read from front to back."""
+        return None if self._stream is None else self._stream.frame
+
+    @property
+    def streamed_bytes(self) -> int:
+        """What that frame has decompressed; 0 where there is none."""
+        return 0 if self._stream is None else self._reader.frames[self._stream.frame].raw
+
+    def streamed(self, offset: int, size: int) -> bytes | memoryview | None:
+        """Return bytes of that frame, good until the next call; None where they were passed, or run on into the next.
+
+        Raises:
+            MPackError: the frame is damaged.
+        """
+        return None if self._stream is None else self._stream.read(offset, size)
 
     def places(self) -> Iterator[tuple[bytes, int, int, int]]:
         """Yield digest, frame, offset and size of each blob."""

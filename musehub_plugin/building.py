@@ -20,7 +20,7 @@ from musehub_plugin.memory import map_large_blocks
 from musehub_plugin.mpack import BaseBlob, MPackError, MPackReader, MPackWriter
 from musehub_plugin.mpack.thin import MAX_BASES
 from musehub_plugin.mpack.writer import BLOB_LEVEL
-from musehub_plugin.placedblobs import numbered
+from musehub_plugin.packedblobs import PackedBlobs
 from musehub_plugin.plan import CopiedPack, Plan, read_changes
 from musehub_plugin.signals import report_damage
 from musehub_plugin.storage.uploads import open_mpack
@@ -82,6 +82,19 @@ class _Leaning:
     def base(self, object_id: str, content: bytes | None) -> BaseBlob | None:
         """Return what a blob is to lean on, given the content of the one that it resembles."""
         return None if content is None else BaseBlob(*self._places[object_id], content)
+
+
+def _planned_blobs(
+    blobs: BlobReader, packs: Sequence[str], plan: Plan, leaning: _Leaning | None
+) -> Iterator[tuple[str | bytes, bytes | memoryview | LargeBlob, BaseBlob | None]]:
+    """Yield a plan's blobs, each with its id and what it is to lean on."""
+    if packs and leaning is None:
+        for digest, content in PackedBlobs(blobs, packs, plan.object_ids):
+            yield digest, content, None
+        return
+    resembled = {} if leaning is None else leaning.resembled
+    for object_id, content, other in blobs.read_beside(plan.object_ids, resembled):
+        yield object_id, content, None if leaning is None else leaning.base(object_id, other)
 
 
 def _write_history(
@@ -171,7 +184,7 @@ def write_mpack(
         repo_id: the repo.
         plan: what goes into it.
         thin: whether it may lean on what the have side holds.
-        packs: mpacks of the repo that hold most of what goes into it, as `BlobReader` takes them.
+        packs: mpacks of the repo that hold most of what goes into it, as `PackedBlobs` takes them.
         threads: how many compress beside this one.
         beside: have a process of its own write snapshots and commits meanwhile, where there are many and a fork is
             safe. The bytes are the same.
@@ -193,8 +206,6 @@ def write_mpack(
             repo_id,
             retry_after=hub.settings.retry_after,
             frames=frames,
-            packs=packs,
-            wanted=numbered(plan.object_ids) if packs else None,
         ) as blobs,
     ):
         part = _history_beside(db, repo_id, plan) if beside and not thin else None
@@ -211,9 +222,7 @@ def write_mpack(
         )
         if plan.begins_with is not None:
             _copy(writer, hub, plan.begins_with, opened)
-        resembled = {} if leaning is None else leaning.resembled
-        for object_id, content, other in blobs.read_beside(plan.object_ids, resembled):
-            base = None if leaning is None else leaning.base(object_id, other)
+        for object_id, content, base in _planned_blobs(blobs, packs, plan, leaning):
             if isinstance(content, LargeBlob):
                 with content:
                     writer.add_blob_stream(object_id, content.size, _noticed(content.chunks(), alive), base=base)

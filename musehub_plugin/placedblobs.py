@@ -25,17 +25,18 @@ class IdSequence(Sequence[str]):
 
     Attributes:
         digests: likewise.
+        order: likewise.
     """
 
     def __init__(self, digests: DigestTable, order: array[int]) -> None:
         self.digests = digests
-        self._order = order
+        self.order = order
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self.order)
 
     def __iter__(self) -> Iterator[str]:
-        return (from_digest(self.digests[ordinal]) for ordinal in self._order)
+        return (from_digest(self.digests[ordinal]) for ordinal in self.order)
 
     @overload
     def __getitem__(self, place: int) -> str: ...
@@ -43,15 +44,8 @@ class IdSequence(Sequence[str]):
     def __getitem__(self, place: slice) -> list[str]: ...
     def __getitem__(self, place: int | slice) -> str | list[str]:
         if isinstance(place, slice):
-            return [from_digest(self.digests[ordinal]) for ordinal in self._order[place]]
-        return from_digest(self.digests[self._order[place]])
-
-
-def numbered(object_ids: Sequence[str]) -> DigestTable:
-    """Return what numbers some ids: the very table of those that are an `IdSequence`."""
-    if isinstance(object_ids, IdSequence):
-        return object_ids.digests
-    return distinct_ids(map(to_digest, object_ids)).digests
+            return [from_digest(self.digests[ordinal]) for ordinal in self.order[place]]
+        return from_digest(self.digests[self.order[place]])
 
 
 def distinct_ids(digests: Iterable[bytes]) -> IdSequence:

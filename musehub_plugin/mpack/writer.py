@@ -233,11 +233,11 @@ class MPackWriter:
             self._emitter.emit_compressed(frame, reader.stored_frame(number))
         self._stage, self._taken = _Stage.FINISHED, reader
 
-    def add_blob(self, object_id: str, content: bytes, *, base: BaseBlob | None = None) -> None:
+    def add_blob(self, object_id: str | bytes, content: bytes | memoryview, *, base: BaseBlob | None = None) -> None:
         """Append a blob; its id is not checked against its content.
 
         Args:
-            object_id: its id.
+            object_id: its id, or the 32 bytes that it stands for.
             content: its bytes.
             base: a blob of a base that resembles it: it is compressed against that where that pays.
 
@@ -247,12 +247,12 @@ class MPackWriter:
         self.add_blob_stream(object_id, len(content), (content,), base=base)
 
     def add_blob_stream(
-        self, object_id: str, size: int, chunks: Iterable[bytes], *, base: BaseBlob | None = None
+        self, object_id: str | bytes, size: int, chunks: Iterable[bytes | memoryview], *, base: BaseBlob | None = None
     ) -> None:
         """Append a blob that need not be in memory at once.
 
         Args:
-            object_id: its id; not checked against its content.
+            object_id: its id, or the 32 bytes that it stands for; not checked against its content.
             size: bytes that `chunks` give in all.
             chunks: the content in pieces of any size.
             base: as for `add_blob`.
@@ -261,9 +261,11 @@ class MPackWriter:
             ValueError: as `add_blob` does; or `size` is wrong.
         """
         self._enter_stage(_Stage.BLOBS)
-        digest = ids.to_digest(object_id)
+        digest = object_id if isinstance(object_id, bytes) else ids.to_digest(object_id)
+        if len(digest) != 32:
+            raise ValueError(f"a blob's id is 32 bytes, not {len(digest)}")
         if not 0 <= size <= self._limits.max_blob_size:
-            raise ValueError(f"blob {object_id}: {size} bytes are over {self._limits.max_blob_size}")
+            raise ValueError(f"blob {ids.from_digest(digest)}: {size} bytes are over {self._limits.max_blob_size}")
         # A blob stays within a frame where it can; a bigger one fills frames of its own.
         if self._buffer_starts and size > BLOB_FRAME_BYTES - self._filled:
             self._flush_blobs()
@@ -272,7 +274,7 @@ class MPackWriter:
             self._leaning.add(base)
         known = self._objects.count
         if self._objects.number(digest) != known:
-            raise ValueError(f"blob {object_id} was added before")
+            raise ValueError(f"blob {ids.from_digest(digest)} was added before")
         self._blob_sizes.append(size)
         self._buffer_starts += 1
         missing = size
@@ -282,9 +284,9 @@ class MPackWriter:
                 break
             self._append(chunk)
         if missing:
-            raise ValueError(f"blob {object_id}: its chunks do not give the {size} bytes announced")
+            raise ValueError(f"blob {ids.from_digest(digest)}: its chunks do not give the {size} bytes announced")
 
-    def _append(self, chunk: bytes) -> None:
+    def _append(self, chunk: bytes | memoryview) -> None:
         start = 0
         while start < len(chunk):
             if self._filled == BLOB_FRAME_BYTES:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sqlalchemy import bindparam, func, outerjoin, select
 
+from musehub_plugin.ids import from_digest
 from musehub_plugin.store.bulk import as_array, insert_rows, unnested
 from musehub_plugin.store.models import (
     MusehubMPackIndex,
@@ -24,12 +25,12 @@ def held_objects(db: Database, repo_id: str, object_ids: Iterable[str]) -> set[s
     return db.found_among(MusehubObjectRef.object_id, object_ids, MusehubObjectRef.repo_id == repo_id)
 
 
-def holds_all(db: Database, repo_id: str, object_ids: Collection[str]) -> bool:
-    """Say whether a repo holds all of some blobs."""
+def holds_all(db: Database, repo_id: str, digests: Collection[bytes]) -> bool:
+    """Say whether a repo holds all of some blobs, given by the 32 bytes of their ids, each once."""
     if db.dialect != "postgresql":
-        return len(held_objects(db, repo_id, object_ids)) == len(object_ids)
-    values = {"object_id": as_array(_REF.object_id, object_ids), "repo_id": repo_id}
-    return int(db.execute(_HELD_COUNT, values).scalar_one()) == len(object_ids)
+        return len(held_objects(db, repo_id, map(from_digest, digests))) == len(digests)
+    values = {"object_id": as_array(_REF.object_id, digests), "repo_id": repo_id}
+    return int(db.execute(_HELD_COUNT, values).scalar_one()) == len(digests)
 
 
 def blob_bytes(db: Database, repo_id: str, object_ids: Iterable[str]) -> int:

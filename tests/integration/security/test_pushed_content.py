@@ -393,9 +393,9 @@ def test_s81_an_octopus_of_forty_parents_is_accepted(hub: HubEnvironment) -> Non
 class TwofoldWriter(MPackWriter):
     """Writes every blob twice, the second time under another id: the writer refuses one that is there."""
 
-    def add_blob(self, object_id: str, content: bytes, *, base: BaseBlob | None = None) -> None:
+    def add_blob(self, object_id: str | bytes, content: bytes | memoryview, *, base: BaseBlob | None = None) -> None:
         super().add_blob(object_id, content, base=base)
-        super().add_blob(ids.fake_id(object_id), content, base=base)
+        super().add_blob(ids.fake_id(str(object_id)), content, base=base)
 
 
 def test_s81_a_blob_twice_in_one_mpack_is_422(hub: HubEnvironment) -> None:
