@@ -15,7 +15,7 @@ A host whose names work otherwise folds them in its own repo loader.
 from __future__ import annotations
 
 import logging
-import unicodedata
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -35,6 +35,9 @@ PUBLIC = "public"
 
 MAX_NAME = 255
 """Characters of an owner or slug: what the repo table's columns hold."""
+
+# Control characters and halves of surrogate pairs: Unicode's categories Cc and Cs, which no version of it adds to.
+_IMPOSSIBLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff/]")
 
 
 @dataclass(frozen=True)
@@ -157,9 +160,9 @@ def is_possible_name(name: str) -> bool:
     What is refused here never reaches the database, which would raise on some of it (NUL, lone surrogates)
     instead of finding nothing.
     """
-    if not name or len(name) > MAX_NAME or name in {".", ".."} or "/" in name or name != name.strip():
+    if not name or len(name) > MAX_NAME or name in {".", ".."} or name != name.strip():
         return False
-    return not any(unicodedata.category(character) in {"Cc", "Cs"} for character in name)
+    return _IMPOSSIBLE.search(name) is None
 
 
 class Access:

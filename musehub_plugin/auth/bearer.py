@@ -31,7 +31,10 @@ def bearer_token(request: Request) -> str | None:
     Raises:
         InvalidCredentials: the scheme is Bearer, and what follows is no token.
     """
-    scheme, _, rest = request.headers.get("Authorization", "").strip().partition(" ")
+    given: str | None = request.environ.get("HTTP_AUTHORIZATION")
+    if not given:
+        return None
+    scheme, _, rest = given.strip().partition(" ")
     if scheme.lower() != "bearer":
         return None
     token = rest.strip(" ")

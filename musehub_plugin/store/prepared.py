@@ -19,16 +19,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakSet
 
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+import psycopg2
 from sqlalchemy import ARRAY, Column, ColumnElement, Dialect, Engine, Select, any_, bindparam
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.types import TypeEngine
 
 from musehub_plugin.ids import to_digest
+from musehub_plugin.store.autocommit import AutocommitConnection, in_autocommit
 from musehub_plugin.store.models import Id
 from musehub_plugin.store.session import Database
 
@@ -54,17 +54,16 @@ def _in_array(column: Column[Any], name: str) -> ColumnElement[bool]:
 
 
 class _Prepared(NamedTuple):
-    """A statement as PostgreSQL keeps it: its name for this text, and how values get in and out."""
+    """A statement as PostgreSQL keeps it: its name for this text, how values get in and out, and how it is run.
+
+    `results` is empty where all values are used as the driver gives them.
+    """
 
     name: str
     text: str
     arguments: Sequence[tuple[str, Callable[[Any], Any] | None]]
     results: Sequence[Callable[[Any], Any] | None]
-
-    @property
-    def call(self) -> str:
-        marks = ", ".join(["%s"] * len(self.arguments))
-        return f"EXECUTE {self.name} ({marks})" if self.arguments else f"EXECUTE {self.name}"
+    call: str
 
 
 def _prepared(statement: Select[Any] | ReturningInsert[Any]) -> _Prepared:
@@ -72,11 +71,15 @@ def _prepared(statement: Select[Any] | ReturningInsert[Any]) -> _Prepared:
     compiled = statement.compile(dialect=dialect)
     text = str(compiled)
     names: Sequence[str] = compiled.positiontup or ()
+    name = f"musehub_{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+    marks = ", ".join(["%s"] * len(names))
+    ways = [_way_out(column.type, dialect) for column in statement.exported_columns]
     return _Prepared(
-        name=f"musehub_{hashlib.sha256(text.encode()).hexdigest()[:32]}",
+        name=name,
         text=text,
-        arguments=[(name, _way_in(compiled.binds[name].type, dialect)) for name in names],
-        results=[_way_out(column.type, dialect) for column in statement.exported_columns],
+        arguments=[(each, _way_in(compiled.binds[each].type, dialect)) for each in names],
+        results=ways if any(ways) else (),
+        call=f"EXECUTE {name} ({marks})" if names else f"EXECUTE {name}",
     )
 
 
@@ -153,55 +156,48 @@ class Note:
 
 def _run_shortly(db: Database, prepared: _Prepared, values: Mapping[str, Any]) -> list[tuple[Any, ...]] | None:
     """Return the rows; None where the session is to be asked, which says what is wrong, if anything."""
-    engine = db.engine_at_rest
-    if engine is None or engine.dialect.driver != "psycopg2" or engine in _cannot_keep:
+    connection = db.take_kept_connection() or _connection(db)
+    if connection is None:
         return None
     given = [values[name] if way is None else way(values[name]) for name, way in prepared.arguments]
-    dbapi = engine.dialect.loaded_dbapi
     try:
-        pooled = db.take_connection(engine)
-    except dbapi.OperationalError as error:
-        # As the session would say it, without making the caller wait a second time.
-        raise OperationalError(None, None, error) from error
-    try:
-        found = _answer(pooled, prepared, given)
-    except dbapi.Error as error:
-        if getattr(error, "pgcode", None) in _NOT_KEPT:
+        found = _answer(connection, prepared, given)
+    except psycopg2.Error as error:
+        if error.pgcode in _NOT_KEPT:
             with _cannot_keep_lock:
-                _cannot_keep.add(engine)
+                _cannot_keep.add(connection.engine)
         logger.debug("a prepared statement failed: %s", type(error).__name__)
-        pooled.invalidate()
-        pooled.close()
+        connection.discard()
         return None
     except BaseException:
-        pooled.invalidate()
-        pooled.close()
+        connection.discard()
         raise
-    db.give_connection_back(pooled)
-    if found is None:
-        return None
-    ways = prepared.results
-    if not found or not any(ways):
+    db.give_connection_back(connection)
+    if not found or not prepared.results:
         return found
     # Column by column, which takes a third of the time that row by row does.
     columns = zip(*found, strict=True)
-    converted = [each if way is None else map(way, each) for each, way in zip(columns, ways, strict=True)]
+    converted = [each if way is None else map(way, each) for each, way in zip(columns, prepared.results, strict=True)]
     return list(zip(*converted, strict=True))
 
 
-def _answer(pooled: PoolProxiedConnection, prepared: _Prepared, given: Sequence[Any]) -> list[tuple[Any, ...]] | None:
-    """Return the rows; None where a transaction is open, as after a host's own `SET` on a new connection."""
-    connection: Any = pooled.dbapi_connection
-    if connection.get_transaction_status() != TRANSACTION_STATUS_IDLE:
+def _connection(db: Database) -> AutocommitConnection | None:
+    """Return a connection of the pool; None where the short way is not to be taken."""
+    engine = db.engine_at_rest
+    if engine is None or engine.dialect.driver != "psycopg2" or engine in _cannot_keep:
         return None
-    was = connection.autocommit
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        # What is known of a connection goes with it.
-        if prepared.name not in pooled.info:
-            cursor.execute(f"PREPARE {prepared.name} AS {prepared.text}")
-            pooled.info[prepared.name] = True
-        cursor.execute(prepared.call, given)
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-    connection.autocommit = was
+    try:
+        return in_autocommit(engine)
+    except psycopg2.OperationalError as error:
+        # As the session would say it, without making the caller wait a second time.
+        raise OperationalError(None, None, error) from error
+
+
+def _answer(connection: AutocommitConnection, prepared: _Prepared, given: Sequence[Any]) -> list[tuple[Any, ...]]:
+    cursor, info = connection.cursor, connection.info
+    if prepared.name not in info:
+        cursor.execute(f"PREPARE {prepared.name} AS {prepared.text}")
+        info[prepared.name] = True
+    cursor.execute(prepared.call, given)
+    rows: list[tuple[Any, ...]] = cursor.fetchall()
     return rows

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -38,9 +38,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session, scoped_session
-from sqlalchemy.pool import PoolProxiedConnection, SingletonThreadPool, StaticPool
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
+from musehub_plugin.store.autocommit import AutocommitConnection
 from musehub_plugin.store.models import Base, Instant, MusehubRepo
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class Database:
         self.session = session
         self._route = route
         self._keeps_connection = False
-        self._kept: PoolProxiedConnection | None = None
+        self._kept: AutocommitConnection | None = None
 
     @property
     def dialect(self) -> str:
@@ -234,31 +235,30 @@ class Database:
         bind = self._bind
         return bind if isinstance(bind, Engine) and bind.dialect.name == "postgresql" else None
 
-    @contextmanager
-    def questions(self) -> Iterator[None]:
+    def questions(self) -> AbstractContextManager[None]:
         """Ask the prepared questions of the block on one connection, which the pool looks after once."""
-        self._keeps_connection = True
-        try:
-            yield
-        finally:
-            self._keeps_connection = False
-            self._let_go()
+        return _Questions(self)
 
-    def take_connection(self, engine: Engine) -> PoolProxiedConnection:
-        """Return a connection for one prepared question: the one that is kept, or another of the pool.
+    def take_kept_connection(self) -> AutocommitConnection | None:
+        """Return the connection of the last prepared question of the block, where one may be asked on it."""
+        kept = self._kept
+        if kept is None or self.has_begun:
+            return None
+        self._kept = None
+        return kept
 
-        Args:
-            engine: what `engine_at_rest` gave.
-        """
-        pooled, self._kept = self._kept or engine.raw_connection(), None
-        return pooled
-
-    def give_connection_back(self, pooled: PoolProxiedConnection) -> None:
+    def give_connection_back(self, connection: AutocommitConnection) -> None:
         """Keep a connection for the next question of the block, or return it to its pool."""
         if self._keeps_connection:
-            self._kept = pooled
+            self._kept = connection
         else:
-            pooled.close()
+            connection.close()
+
+    def keep_connection(self, *, keeps: bool) -> None:
+        """Keep the connection of a prepared question for the next one from now on, or no longer."""
+        self._keeps_connection = keeps
+        if not keeps:
+            self._let_go()
 
     def _let_go(self) -> None:
         if self._kept is not None:
@@ -305,6 +305,19 @@ class Database:
     def rollback(self) -> None:
         """Undo the unit of work."""
         self.session.rollback()
+
+
+class _Questions:
+    """A block of questions; one that `contextmanager` makes of a generator takes as long as a small question's text."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __enter__(self) -> None:
+        self._database.keep_connection(keeps=True)
+
+    def __exit__(self, *_: object) -> None:
+        self._database.keep_connection(keeps=False)
 
 
 def flask_route(database: SQLAlchemy, bind_key: str | None) -> Engine | Connection | None:

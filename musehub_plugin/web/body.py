@@ -49,13 +49,15 @@ def open_body(request: Request, limit: int) -> IO[bytes]:
         TooLarge: the body says by itself that it is longer than `limit` bytes.
         Invalid: the body is chunked and the server in front does not pass such bodies on.
     """
-    encoding = request.headers.get("Content-Encoding", "").strip().lower()
-    if encoding not in {"", "identity"}:
+    environ = request.environ
+    encoding = environ.get("HTTP_CONTENT_ENCODING")
+    if encoding and encoding.strip().lower() not in {"", "identity"}:
         raise UnsupportedMediaType("A compressed body is not read: send it without Content-Encoding.")
-    if request.content_length is not None and request.content_length > limit:
+    length = request.content_length
+    if length is not None and length > limit:
         raise too_large(limit)
-    chunked = "chunked" in request.headers.get("Transfer-Encoding", "").lower()
-    if chunked and not request.environ.get("wsgi.input_terminated"):
+    chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
+    if chunked and not environ.get("wsgi.input_terminated"):
         detail = "This server does not read chunked bodies: send a Content-Length."
         raise Invalid(detail, code="length-required")
     # Beyond what is ever read here: werkzeug cuts a chunked body at this length without a word.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -100,18 +100,13 @@ def enter_with_file(owner: str, slug: str, action: Action, limit: int) -> Iterat
         yield call, file
 
 
-@contextmanager
-def one_connection() -> Iterator[None]:
+def one_connection() -> AbstractContextManager[None]:
     """Ask what a request needs to know on one connection, from who may to what for: the pool looks after it once.
 
     A host's own policy comes between the two, and may need a connection of the same pool, which may have no second one.
     """
     hub = current_hub()
-    if hub.hooks.policy is not None:
-        yield
-        return
-    with hub.database().questions():
-        yield
+    return nullcontext() if hub.hooks.policy is not None else hub.database().questions()
 
 
 def _current_request() -> Request:

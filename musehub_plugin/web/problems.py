@@ -63,12 +63,13 @@ def request_id() -> str:
 
     It lives in the WSGI environment and not on `flask.g`, which outlives a request in some test set-ups.
     """
-    known = request.environ.get(_ENVIRON_KEY)
+    environ = request.environ
+    known = environ.get(_ENVIRON_KEY)
     if isinstance(known, str):
         return known
-    given = request.headers.get("X-Request-Id", "")
-    chosen = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
-    request.environ[_ENVIRON_KEY] = chosen
+    given = environ.get("HTTP_X_REQUEST_ID")
+    chosen: str = given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+    environ[_ENVIRON_KEY] = chosen
     return chosen
 
 

@@ -150,6 +150,36 @@ def test_a_host_that_comes_after_a_question_has_its_transactions(hub: HubEnviron
         assert finds(Database(session), "songs")
 
 
+def test_a_host_that_comes_after_a_block_of_questions_has_its_transactions(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        database = Database(session)
+        with database.questions():
+            assert [finds(database, "songs") for _ in range(2)] == [True, True]
+        session.execute(text("UPDATE musehub_repo SET slug = 'renamed'"))
+        session.rollback()
+        assert finds(database, "songs")
+
+
+def test_what_a_block_of_questions_finds_in_a_unit_of_work_is_what_was_written_in_it(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        database = Database(session)
+        with database.questions():
+            assert not finds(database, "renamed")
+            session.execute(text("UPDATE musehub_repo SET slug = 'renamed'"))
+            assert finds(database, "renamed")
+        session.rollback()
+
+
+def test_a_connection_that_somebody_closed_is_replaced_by_another(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        engine: Any = session.get_bind()
+        pooled = engine.raw_connection()
+        connection = pooled.dbapi_connection
+        pooled.close()
+        connection.close()
+        assert finds(Database(session), "songs")
+
+
 def test_statements_that_a_pooler_did_not_keep_are_asked_in_the_ordinary_way(hub: HubEnvironment) -> None:
     with hub.session() as session:
         database = Database(session)
