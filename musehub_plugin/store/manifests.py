@@ -242,13 +242,13 @@ def _chain(_: Among) -> Select[Any]:
 def _chains(among: Among) -> Select[Any]:
     """Return the statement for rows of snapshots and those that they rest on, which may be the same."""
     snapshot = columns(MusehubSnapshot)
-    ids = select(snapshot.snapshot_id, snapshot.base_id)
-    chain = ids.where(among(snapshot.snapshot_id, "snapshot_ids")).cte("chain", recursive=True)
-    table = MusehubSnapshot.__table__
-    chain = chain.union(ids.select_from(join(table, chain, snapshot.snapshot_id == chain.c.base_id)))
-    return select(
-        snapshot.snapshot_id, snapshot.base_id, snapshot.delta_blob, snapshot.manifest_blob, null()
-    ).select_from(join(table, chain, chain.c.snapshot_id == snapshot.snapshot_id))
+    rows = select(snapshot.snapshot_id, snapshot.base_id, snapshot.delta_blob, snapshot.manifest_blob)
+    # All of each row from the start: to join the rows to their ids at the end, PostgreSQL read the whole table.
+    chain = rows.where(among(snapshot.snapshot_id, "snapshot_ids")).cte("chain", recursive=True)
+    chain = chain.union(
+        rows.select_from(join(MusehubSnapshot.__table__, chain, snapshot.snapshot_id == chain.c.base_id))
+    )
+    return select(chain, null())
 
 
 _ROWS, _CHAIN, _CHAINS = Question(_rows), Question(_chain), Question(_chains)

@@ -12,11 +12,17 @@ from sqlalchemy.pool import NullPool
 
 from musehub_plugin.ids import fake_id
 from musehub_plugin.store.builds import take_build
+from musehub_plugin.store.commits import held_commits
 from musehub_plugin.store.fetch_packs import is_file_needed, keep_fetch_pack
 from musehub_plugin.store.repos import find_repo
 from musehub_plugin.store.session import Database
 from musehub_plugin.testing.factories import create_repo
 from tests.environment import HubEnvironment
+
+_MANY_COMMITS = """
+    INSERT INTO musehub_commit_ref (repo_id, commit_id)
+    SELECT 'a repo', sha256(number::text::bytea) FROM generate_series(1, 20000) AS number
+"""
 
 
 @pytest.fixture
@@ -115,6 +121,23 @@ def test_no_more_builds_are_taken_than_may_be_made(hub: HubEnvironment) -> None:
         database = Database(session)
         took = [take_build(database, fake_id(name), "a repo", "x", 60, 2) for name in ("a", "b", "c")]
     assert took == [True, True, False]
+
+
+def test_a_question_of_one_value_is_not_planned_anew_each_time(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        session.execute(text(_MANY_COMMITS))
+        session.commit()
+        session.execute(text("ANALYZE musehub_commit_ref"))
+        session.commit()
+        session.get_bind().engine.dispose()
+        database = Database(session)
+        for number in range(12):
+            held_commits(database, "a repo", [fake_id(f"{number}")])
+        planned = session.execute(
+            text("SELECT custom_plans FROM pg_prepared_statements WHERE statement LIKE '%musehub_commit_ref%'")
+        ).scalar_one()
+    # PostgreSQL looks at five plans of their own before it keeps one for all.
+    assert planned <= 5
 
 
 def test_a_question_begins_no_unit_of_work(hub: HubEnvironment) -> None:
