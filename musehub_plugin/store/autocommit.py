@@ -42,8 +42,13 @@ class AutocommitConnection:
     def close(self) -> None:
         """Give the connection back to its pool, as it came."""
         self.cursor.close()
-        if not self._was and not self._connection.closed:
-            self._connection.autocommit = False
+        try:
+            if not self._was:
+                self._connection.autocommit = False
+        except psycopg2.Error as error:
+            # It is gone, which the driver has noticed before, or where it had to set the isolation level back.
+            logger.debug("a connection of the pool was lost: %s", type(error).__name__)
+            self._pooled.invalidate()
         self._pooled.close()
 
     def discard(self) -> None:
@@ -53,9 +58,9 @@ class AutocommitConnection:
 
 
 def in_autocommit(engine: Engine) -> AutocommitConnection | None:
-    """Take a connection of an engine's pool; None where it is of no use.
+    """Take a connection of an engine's pool; None where no statement can be a transaction of its own on it.
 
-    That is where a transaction is open in it, as after a host's own `SET`, and where it turns out to be closed.
+    That is where a transaction is open in it, as after a host's own `SET`, and where it is closed.
 
     Args:
         engine: of psycopg2's.
@@ -65,12 +70,8 @@ def in_autocommit(engine: Engine) -> AutocommitConnection | None:
         sqlalchemy.exc.TimeoutError: likewise, within the pool's time.
     """
     pooled = engine.raw_connection()
-    try:
-        connection = cast("psycopg2.extensions.connection", pooled.dbapi_connection)
-        if connection.get_transaction_status() == TRANSACTION_STATUS_IDLE:
-            return AutocommitConnection(engine, pooled)
-    except psycopg2.Error as error:
-        logger.debug("a connection of the pool was of no use: %s", type(error).__name__)
-        pooled.invalidate()
+    connection = cast("psycopg2.extensions.connection", pooled.dbapi_connection)
+    if connection.get_transaction_status() == TRANSACTION_STATUS_IDLE:
+        return AutocommitConnection(engine, pooled)
     pooled.close()
     return None

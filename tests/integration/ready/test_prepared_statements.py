@@ -223,6 +223,22 @@ def test_a_cut_connection_is_replaced_by_another(hub: HubEnvironment, postgres_c
         assert finds(database, "songs")
 
 
+def test_a_connection_that_is_cut_between_the_last_question_and_the_end_of_a_block_is_replaced(
+    tmp_path: Path, postgres_config: dict[str, Any], files_config: dict[str, Any]
+) -> None:
+    # With a level of its own the driver asks the database when autocommit is turned off.
+    options = {"SQLALCHEMY_ENGINE_OPTIONS": {"isolation_level": "SERIALIZABLE"}}
+    hub = HubEnvironment("postgresql", tmp_path, {**postgres_config, **files_config, **options})
+    hub.create_repo("alice/songs")
+    with hub.session() as session:
+        database = Database(session)
+        with database.questions():
+            assert finds(database, "songs")
+            cut_connections(hub, postgres_config["SQLALCHEMY_DATABASE_URI"])
+        assert finds(database, "songs")
+    hub.close()
+
+
 def test_a_table_that_has_changed_since_is_read_as_it_is_now(
     hub: HubEnvironment, postgres_config: dict[str, Any]
 ) -> None:
