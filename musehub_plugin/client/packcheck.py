@@ -21,6 +21,7 @@ from musehub_plugin.client.progress import Progress, silent
 from musehub_plugin.client.record import commit_hashes_to
 from musehub_plugin.mpack import Limits, MPackError, MPackReader, verify_blobs, verify_snapshots
 from musehub_plugin.mpack.history import IdRule
+from musehub_plugin.mpack.zstd import keep_memory
 
 if TYPE_CHECKING:
     from musehub_plugin.client.together import Together
@@ -57,6 +58,7 @@ def check_pack(
             with ExitStack() as stack:
                 together = None
                 if reader.raw_size >= _BESIDE_BYTES:
+                    keep_memory()
                     # Here and not above: small packs are checked by this process alone.
                     from musehub_plugin.client.together import Together
                     from musehub_plugin.forks import processes_beside

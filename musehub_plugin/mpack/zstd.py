@@ -16,7 +16,16 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["FrameHeader", "ZstdError", "compress", "decompress", "decompress_pieces", "frame_header", "zstd"]
+__all__ = [
+    "FrameHeader",
+    "ZstdError",
+    "compress",
+    "decompress",
+    "decompress_pieces",
+    "frame_header",
+    "keep_memory",
+    "zstd",
+]
 
 ZstdError = zstd.ZstdError
 
@@ -27,6 +36,9 @@ _FAR = 1 << 20
 _AT_ONCE = 1 << 20
 # Bytes that the decoder is given at a time: it copies what it does not need yet.
 _FED = 1 << 17
+# More than a window of 16 MiB with what zstd has beside it, and less than 32 MiB, the largest of which glibc learns
+# (mallopt(3), M_MMAP_THRESHOLD).
+_LARGEST_KEPT = 24 << 20
 # Magic, descriptor, window, dictionary and content size (RFC 8878, section 3.1.1).
 _LONGEST_HEADER = 18
 _DICTIONARY_ID_SIZE = (0, 1, 2, 4)
@@ -183,6 +195,15 @@ def decompress_pieces(
         raise ZstdError("its frame is cut off")
     if given != size:
         raise ZstdError(f"it decompresses to {given} bytes, not {size}")
+
+
+def keep_memory() -> None:
+    """Have memory of a large frame's window used again for the next one, where the C library is glibc.
+
+    It gives back what is larger than all that was freed before, and takes a page fault for every 4 KiB of what it gets
+    anew, which is three times as dear as to decompress them. Nothing here is touched, so that it takes no memory.
+    """
+    bytes(_LARGEST_KEPT)
 
 
 def _fed(parts: Iterable[bytes]) -> Iterator[memoryview]:
