@@ -110,7 +110,7 @@ def _write_history(
     for position, (snapshot_id, change, derivable) in enumerate(changes):
         if leaning is not None and position == 0:
             # The first of a plan is given whole.
-            change = difference(leaning.bases[0][1], change.changed)
+            change = difference(leaning.bases[0][1], dict(change.changed))
         writer.add_snapshot_delta(
             snapshot_id,
             change.removed,
@@ -126,8 +126,8 @@ def _write_history(
 
 def _history_beside(db: Database, repo_id: str, plan: Plan) -> PartBeside | None:
     """Have a plan's snapshots and commits written beside the blobs; None where that does not pay, or is not safe."""
-    changes = plan.spooled
-    if not isinstance(changes, ChangeSpool) or plan.begins_with is not None or not db.may_fork:
+    handles = plan.spooled.handles if isinstance(plan.spooled, ChangeSpool) else None
+    if handles is None or plan.begins_with is not None or not db.may_fork:
         return None
     if not processes_beside():
         return None
@@ -136,7 +136,7 @@ def _history_beside(db: Database, repo_id: str, plan: Plan) -> PartBeside | None
         with MPackWriter(file, blobs=map(to_digest, plan.object_ids)) as writer:
             _write_history(writer, own, repo_id, plan)
 
-    return PartBeside(db, write, changes.handles)
+    return PartBeside(db, write, handles)
 
 
 def _noticed(pieces: Iterable[bytes], alive: Callable[[], None]) -> Iterator[bytes]:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import overload
 
 from musehub_plugin.changespool import PlannedChange
 from musehub_plugin.ids import from_digest, to_digest
 from musehub_plugin.mpack.digests import DigestTable
+from musehub_plugin.mpack.manifests import WIDE_TO_WRITE
+from musehub_plugin.mpack.pages import PageFile, SortedPages
+from musehub_plugin.mpack.wide import PIECE
 
 _NONE = 0xFFFF_FFFF
 
@@ -75,19 +79,79 @@ def placed_blobs(blob_digests: Iterable[bytes], changes: Iterable[PlannedChange]
         digests.number(digest)
     positions = array("I", [_NONE]) * digests.count
     path_of = array("I", [0]) * digests.count
-    paths: dict[str, int] = {}
+    paths = _PathNumbers()
+    found: list[int] = []
+    found_at: list[str] = []
+    snapshots = 0
     for position, planned in enumerate(changes):
-        for path, object_id in sorted(planned.change.changed.items()):
+        snapshots += 1
+        changed = planned.change.changed
+        for path, object_id in sorted(changed.items()) if isinstance(changed, dict) else changed.items():
             ordinal = digests.find(to_digest(object_id))
             if ordinal is not None and positions[ordinal] == _NONE:
                 positions[ordinal] = position
-                path_of[ordinal] = paths.setdefault(path, len(paths))
+                found.append(ordinal)
+                found_at.append(path)
+                if len(found) == PIECE:
+                    paths.number(found, found_at, path_of)
+                    found, found_at = [], []
+    paths.number(found, found_at, path_of)
     if _NONE in positions:
         raise KeyError(from_digest(digests[positions.index(_NONE)]))
-    at_path = [array("I") for _ in paths]
-    for ordinal, path_number in enumerate(path_of):
-        at_path[path_number].append(ordinal)
-    order = array("I")
-    for _, path_number in sorted(paths.items()):
-        order.extend(sorted(at_path[path_number], key=positions.__getitem__))
-    return IdSequence(digests, order)
+    order = _stably_sorted(range(digests.count), positions, snapshots)
+    ranks = paths.ranks()
+    return IdSequence(digests, _stably_sorted(order, array("I", map(ranks.__getitem__, path_of)), len(ranks)))
+
+
+def _stably_sorted(order: Iterable[int], keys: Sequence[int], count: int) -> array[int]:
+    """Return numbers by their keys, which are below `count`; those with the same one stay in the order given."""
+    places = array("I", [0]) * (count + 1)
+    for key in keys:
+        places[key + 1] += 1
+    places = array("I", accumulate(places))
+    found = array("I", [0]) * len(keys)
+    for number in order:
+        key = keys[number]
+        found[places[key]] = number
+        places[key] += 1
+    return found
+
+
+class _PathNumbers:
+    """Numbers paths in the order in which they come; where they are many, they are in a file."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, int] = {}
+        self._pages: SortedPages | None = None
+
+    def number(self, blobs: list[int], paths: list[str], numbers: array[int]) -> None:
+        """Note the number of each blob's path in `numbers`."""
+        if self._pages is None:
+            held = self._held
+            for blob, path in zip(blobs, paths, strict=True):
+                numbers[blob] = held.setdefault(path, len(held))
+            if len(held) > WIDE_TO_WRITE:
+                self._pages = SortedPages(PageFile())
+                self._pages.append((path.encode(), b"%d" % number) for path, number in sorted(held.items()))
+                self._held = {}
+            return
+        keys = [path.encode() for path in paths]
+        known = self._pages.get_many(keys)
+        new: dict[bytes, bytes | None] = {}
+        for key in keys:
+            if key not in known:
+                known[key] = new[key] = b"%d" % (len(self._pages) + len(new))
+        self._pages.update(new)
+        for blob, key in zip(blobs, keys, strict=True):
+            numbers[blob] = int(known[key])
+
+    def ranks(self) -> array[int]:
+        """Return for each number which path it has in the order of the paths."""
+        if self._pages is None:
+            in_order = (number for _, number in sorted(self._held.items()))
+        else:
+            in_order = (int(text) for _, text in self._pages.items())
+        ranks = array("I", [0]) * (len(self._held) if self._pages is None else len(self._pages))
+        for rank, number in enumerate(in_order):
+            ranks[number] = rank
+        return ranks

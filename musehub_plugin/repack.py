@@ -43,6 +43,7 @@ from musehub_plugin.store import contents, fetch_packs, fetch_plans, inventory, 
 from musehub_plugin.store.fetch_plans import ClonePack, ReadyPack
 from musehub_plugin.store.manifests import NewSnapshot
 from musehub_plugin.store.session import Database
+from musehub_plugin.widelog import WideDifference
 
 logger = logging.getLogger(__name__)
 
@@ -418,4 +419,5 @@ def _as_deltas(
             planned.change.changed,
             0,
             not planned.derivable,
+            isinstance(planned.change, WideDifference),
         )

@@ -69,12 +69,16 @@ class WideLog:
         self._note(snapshot_id)
 
     def pass_whole(self, snapshot_id: str, manifest: Mapping[str, str]) -> None:
-        """Go on to a manifest that is given whole."""
+        """Go on to a manifest that is given whole, or made of one that was passed."""
         # What they have in common stays on the pages that it is on.
         rest = differing(self.manifest.pages, self.as_wide(manifest).pages)
         while some := list(islice(rest, PIECE)):
             self.manifest.pages.update({path: now for path, _, now in some})
         self._note(snapshot_id)
+
+    def manifest_of(self, snapshot_id: str) -> WideManifest:
+        """Return a manifest that must be in reach, to be changed by the caller."""
+        return self._kept[snapshot_id].copy()
 
     def difference_from(self, base_id: str) -> WideDifference:
         """Return what the manifest passed last changes from an earlier one, which must be in reach."""

@@ -36,6 +36,9 @@ _MAX_CODE = (MAX_BASES << BASE_SHIFT) - 1
 # where a pack is read, and 1,300 where it is written out as files.
 WIDE_PATHS: Final = 1 << 15
 WIDE_BYTES: Final = 1 << 22
+# A manifest of more paths, and those after it, are in a file where packs are planned and written. In memory a path
+# takes some 500 bytes there, and in a file each snapshot some milliseconds.
+WIDE_TO_WRITE: Final = 1 << 17
 
 
 class ManifestHasher:

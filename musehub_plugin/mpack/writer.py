@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -20,7 +21,7 @@ from musehub_plugin.mpack.history import CommitEncoder
 from musehub_plugin.mpack.layout import BLOB_FRAME_BYTES, OPTIONAL_KIND, Kind
 from musehub_plugin.mpack.leaning import BaseBlob, Leaning
 from musehub_plugin.mpack.limits import Limits
-from musehub_plugin.mpack.manifests import ManifestHasher
+from musehub_plugin.mpack.manifests import WIDE_TO_WRITE, ManifestHasher
 from musehub_plugin.mpack.packfile import Source
 from musehub_plugin.mpack.reader import MPackReader
 from musehub_plugin.mpack.snapshots import SnapshotEncoder
@@ -93,6 +94,7 @@ class MPackWriter:
         blobs: the 32 bytes of the id of each blob of a pack that another writer writes: this one begins with the
             snapshots, and what it writes is for that one's `take_history`.
         folder: where the ids of objects are kept that memory has no room for; None: in memory, some 50 bytes each.
+            Wide manifests are in files there too, or where the system has such files.
 
     Raises:
         ValueError: a base is there twice, or its id is none.
@@ -122,6 +124,7 @@ class MPackWriter:
         self._buffer = bytearray()
         self._filled = 0
         self._buffer_starts = 0
+        self._folder = folder
         self._objects = DigestTable() if folder is None else _wide_digests(folder)
         self._blob_sizes = array("Q")
 
@@ -437,13 +440,40 @@ class MPackWriter:
                 self.add_snapshot(snapshot_id, {**{path: whole[path] for path in kept}, **changed}, derivable=derivable)
                 return
             self._manifest = dict(self._leaning.manifests[start])
-        before = self._manifest = dict(self._manifest) if is_wide(self._manifest) else self._manifest
+        before = self._manifest
+        is_large = len(before) + len(changed) > WIDE_TO_WRITE
+        if start is None and (is_large or is_wide(changed) or is_wide(before)):
+            self._add_wide_delta(snapshot_id, removed, changed, derivable)
+            return
         gone = sorted(path for path in removed if path not in changed) if removed else []
         for path in gone:
             if path not in before:
                 raise ValueError(f"snapshot {snapshot_id} removes {path!r:.100}, which is not there")
         now = {path: object_id for path, object_id in changed.items() if before.get(path) != object_id}
         self._append_snapshot(snapshot_id, gone, now, derivable, start)
+
+    def _add_wide_delta(
+        self, snapshot_id: str, removed: Collection[str], changed: Mapping[str, str], derivable: bool
+    ) -> None:
+        """Append a snapshot that is given as what changed, where memory has no room for its manifest."""
+        # Here and not above: hardly any manifest is wide.
+        from musehub_plugin.mpack.pages import PageFile
+        from musehub_plugin.mpack.wide import PIECE, WideManifest
+
+        before = self._manifest
+        if isinstance(before, dict):
+            file = changed.pages.file if is_wide(changed) else PageFile(self._folder)
+            before = self._manifest = WideManifest.of(before, file)
+        now = before.copy()
+        gone = (path for path in removed if path not in changed)
+        while some := list(islice(gone, PIECE)):
+            there = now.get_many(some)
+            for path in some:
+                if path not in there:
+                    raise ValueError(f"snapshot {snapshot_id} removes {path!r:.100}, which is not there")
+            now.remove(some)
+        now.follow((), changed, full=not len(now))
+        self._add_wide(snapshot_id, now, derivable)
 
     def _snapshot_digest(self, snapshot_id: str) -> bytes:
         """Number a snapshot, and return the 32 bytes of its id."""

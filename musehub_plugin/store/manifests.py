@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 
 import msgpack
 from sqlalchemy import (
+    ColumnElement,
     Integer,
     Select,
     and_,
     bindparam,
+    case,
     event,
     exists,
     func,
@@ -43,6 +45,8 @@ MAX_CHAIN = 100
 _LONGEST_CHAIN = 10_000
 # Manifests of large trees are some 500 KB each; so many are in memory at once.
 _MANIFEST_BATCH = 50
+# Bytes of a row's change, some 3,000 paths, that are read together with other rows.
+_READ_TOGETHER = 1 << 18
 
 
 # Values that a prepared statement has in its text.
@@ -54,14 +58,26 @@ class StoredSnapshot(NamedTuple):
 
     Attributes:
         base_id: the snapshot that the change is from; None: the empty manifest.
-        change: what it changes.
-        verified: whether a push has found the manifest to hash to the snapshot's id, which nobody did for a row that
-            was written by hand.
+        entry_count: paths in the whole manifest, as the row says.
+        packed: what it changes, as `pack_change` has it.
+        by_hand: the whole manifest of a row that was written by hand; `packed` is then None. Where both are, the row
+            holds more than is read at once.
     """
 
     base_id: str | None
-    change: Difference
-    verified: bool
+    entry_count: int
+    packed: bytes | None
+    by_hand: bytes | None
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the row holds more than is read at once."""
+        return self.packed is None and self.by_hand is None
+
+    @property
+    def verified(self) -> bool:
+        """Whether a push has found the manifest to hash to the snapshot's id, which nobody did for one by hand."""
+        return self.by_hand is None
 
 
 class Chain(NamedTuple):
@@ -125,6 +141,36 @@ def unpack_change(packed: bytes) -> Difference:
     )
 
 
+ReadLarge = Callable[[str], bytes | None]
+"""Gives what the large row of a snapshot holds; None where that is not there any more."""
+
+
+def large_changes(db: Database) -> ReadLarge:
+    """Return what reads large rows, by a statement each; many may rest on the one that was read last."""
+    last: dict[str, bytes | None] = {}
+
+    def read(snapshot_id: str) -> bytes | None:
+        if snapshot_id not in last:
+            large = select(MusehubSnapshot.delta_blob).where(MusehubSnapshot.snapshot_id == snapshot_id)
+            packed = db.execute(large).scalar_one_or_none()
+            last.clear()
+            last[snapshot_id] = packed
+        return last[snapshot_id]
+
+    return read
+
+
+def change_of(snapshot_id: str, row: StoredSnapshot, large: ReadLarge) -> Difference | None:
+    """Return what a row changes; None where it is large, and not there any more.
+
+    It is unpacked each time: of many rows that takes four times the memory.
+    """
+    if row.by_hand is not None:
+        return Difference([], msgpack.unpackb(row.by_hand))
+    packed = large(snapshot_id) if row.packed is None else row.packed
+    return None if packed is None else unpack_change(packed)
+
+
 class SnapshotBatch(NamedTuple):
     """Some snapshots that were asked for, with all that their manifests rest on.
 
@@ -140,7 +186,11 @@ class SnapshotBatch(NamedTuple):
 
 
 def batches_of(
-    db: Database, repo_id: str, snapshot_ids: Sequence[str], size: int, at_hand: Callable[[str], bool] | None = None
+    db: Database,
+    repo_id: str,
+    snapshot_ids: Sequence[str],
+    size: int,
+    at_hand: Callable[[str], bool] | None = None,
 ) -> Iterator[SnapshotBatch]:
     """Yield snapshots in the order given, with their chains, by two statements a batch at most.
 
@@ -166,12 +216,14 @@ def batches_of(
 def manifests(db: Database, repo_id: str, snapshot_ids: Sequence[str]) -> Iterator[tuple[str, dict[str, str] | None]]:
     """Yield `(snapshot_id, manifest)` in the order given; None where the repo does not hold the snapshot.
 
-    Two statements for every 50 snapshots, whatever the length of the chains. What is yielded is the caller's.
+    Two statements for every 50 snapshots, whatever the length of the chains, and one for each change of over some 3,000
+    paths. What is yielded is the caller's.
     """
     made: dict[str, dict[str, str]] = {}
+    large = large_changes(db)
     for batch in batches_of(db, repo_id, snapshot_ids, _MANIFEST_BATCH):
         for snapshot_id in batch.snapshot_ids:
-            whole = assembled(snapshot_id, batch.rows, made) if snapshot_id in batch.held else None
+            whole = assembled(snapshot_id, batch.rows, made, large) if snapshot_id in batch.held else None
             if whole is not None:
                 # Neighbours rest on one another; what lies further back is made again.
                 made = {snapshot_id: whole}
@@ -186,7 +238,7 @@ def manifest(db: Database, repo_id: str, snapshot_id: str) -> dict[str, str] | N
 
 
 def assembled(
-    snapshot_id: str, rows: Mapping[str, StoredSnapshot], made: Mapping[str, dict[str, str]]
+    snapshot_id: str, rows: Mapping[str, StoredSnapshot], made: Mapping[str, dict[str, str]], large: ReadLarge
 ) -> dict[str, str] | None:
     """Return a manifest by its chain; None where the chain is broken.
 
@@ -194,21 +246,44 @@ def assembled(
         snapshot_id: the snapshot.
         rows: it and what it rests on.
         made: manifests that are at hand; not changed.
+        large: reads what the rows are too large to have with them.
     """
-    way: list[StoredSnapshot] = []
+    way = chain_of(snapshot_id, rows, made.__contains__)
+    if way is None:
+        return None
+    base_id = way[-1][1].base_id if way else snapshot_id
+    result = {} if base_id is None else dict(made[base_id])
+    for each, row in reversed(way):
+        change = change_of(each, row, large)
+        if change is None:
+            return None
+        for path in change.removed:
+            result.pop(path, None)
+        result.update(change.changed)
+    return result
+
+
+def chain_of(
+    snapshot_id: str, rows: Mapping[str, StoredSnapshot], at_hand: Callable[[str], bool]
+) -> list[tuple[str, StoredSnapshot]] | None:
+    """Return the row of a snapshot and those that it rests on, down to what is at hand; None where one is missing."""
+    way: list[tuple[str, StoredSnapshot]] = []
     at: str | None = snapshot_id
-    while at is not None and at not in made:
+    while at is not None and not at_hand(at):
         row = rows.get(at)
         if row is None or len(way) > len(rows):
             return None
-        way.append(row)
+        way.append((at, row))
         at = row.base_id
-    result = {} if at is None else dict(made[at])
-    for row in reversed(way):
-        for path in row.change.removed:
-            result.pop(path, None)
-        result.update(row.change.changed)
-    return result
+    return way
+
+
+def _columns() -> Sequence[ColumnElement[Any]]:
+    """Return what is read of a row; of a change that is large, nothing."""
+    snapshot = columns(MusehubSnapshot)
+    is_small = func.length(snapshot.delta_blob) <= literal_column(str(_READ_TOGETHER))
+    change = case((is_small, snapshot.delta_blob)).label("delta_blob")
+    return snapshot.snapshot_id, snapshot.base_id, snapshot.entry_count, change, snapshot.manifest_blob
 
 
 def _rows(among: Among) -> Select[Any]:
@@ -216,7 +291,7 @@ def _rows(among: Among) -> Select[Any]:
     snapshot, ref = columns(MusehubSnapshot), columns(MusehubSnapshotRef)
     is_held = and_(ref.snapshot_id == snapshot.snapshot_id, ref.repo_id == bindparam("repo_id"))
     return (
-        select(snapshot.snapshot_id, snapshot.base_id, snapshot.delta_blob, snapshot.manifest_blob, ref.repo_id)
+        select(*_columns(), ref.repo_id)
         .select_from(outerjoin(MusehubSnapshot.__table__, MusehubSnapshotRef.__table__, is_held))
         .where(among(snapshot.snapshot_id, "snapshot_ids"))
     )
@@ -226,7 +301,7 @@ def _chain(_: Among) -> Select[Any]:
     """Return the statement for the row of a snapshot and those that it rests on, and whether a repo holds the first."""
     snapshot, ref = columns(MusehubSnapshot), columns(MusehubSnapshotRef)
     wanted = bindparam("snapshot_id", type_=snapshot.snapshot_id.type)
-    rows = select(snapshot.snapshot_id, snapshot.base_id, snapshot.delta_blob, snapshot.manifest_blob)
+    rows = select(*_columns())
     chain = rows.add_columns(_ONE.label("depth")).where(snapshot.snapshot_id == wanted).cte("chain", recursive=True)
     below = rows.add_columns(chain.c.depth + _ONE).select_from(
         join(MusehubSnapshot.__table__, chain, snapshot.snapshot_id == chain.c.base_id)
@@ -235,14 +310,19 @@ def _chain(_: Among) -> Select[Any]:
     chain = chain.union_all(below.where(chain.c.depth < literal_column(str(_LONGEST_CHAIN))))
     holder = select(ref.repo_id).where(ref.snapshot_id == wanted, ref.repo_id == bindparam("repo_id"))
     return select(
-        chain.c.snapshot_id, chain.c.base_id, chain.c.delta_blob, chain.c.manifest_blob, holder.scalar_subquery()
+        chain.c.snapshot_id,
+        chain.c.base_id,
+        chain.c.entry_count,
+        chain.c.delta_blob,
+        chain.c.manifest_blob,
+        holder.scalar_subquery(),
     )
 
 
 def _chains(among: Among) -> Select[Any]:
     """Return the statement for rows of snapshots and those that they rest on, which may be the same."""
     snapshot = columns(MusehubSnapshot)
-    rows = select(snapshot.snapshot_id, snapshot.base_id, snapshot.delta_blob, snapshot.manifest_blob)
+    rows = select(*_columns())
     # All of each row from the start: to join the rows to their ids at the end, PostgreSQL read the whole table.
     chain = rows.where(among(snapshot.snapshot_id, "snapshot_ids")).cte("chain", recursive=True)
     chain = chain.union(
@@ -302,11 +382,11 @@ def _chain_rows(db: Database, snapshot_id: str, repo_id: str, held: set[str]) ->
 
 
 def _note_rows(found: dict[str, StoredSnapshot], rows: Iterable[tuple[Any, ...]]) -> None:
-    for snapshot_id, base_id, delta_blob, manifest_blob, _ in rows:
-        if delta_blob is not None:
-            found[snapshot_id] = StoredSnapshot(base_id, unpack_change(delta_blob), verified=True)
-        elif manifest_blob is not None:
-            found[snapshot_id] = StoredSnapshot(None, Difference([], msgpack.unpackb(manifest_blob)), verified=False)
+    for snapshot_id, base_id, entry_count, delta_blob, manifest_blob, _ in rows:
+        if delta_blob is None and manifest_blob is not None:
+            found[snapshot_id] = StoredSnapshot(None, entry_count, None, manifest_blob)
+        else:
+            found[snapshot_id] = StoredSnapshot(base_id, entry_count, delta_blob, None)
 
 
 def chains(db: Database, snapshot_ids: Iterable[str], *, only_changes: bool = False) -> dict[str, Chain]:
@@ -421,11 +501,12 @@ def entry_total(db: Database, repo_id: str, snapshot_ids: Iterable[str]) -> int:
 
 def make_whole(db: Database, snapshot_ids: Sequence[str]) -> None:
     """Have rows hold their whole manifests, so that what they rested on can be removed."""
+    large = large_changes(db)
     for start in range(0, len(snapshot_ids), _MANIFEST_BATCH):
         batch = snapshot_ids[start : start + _MANIFEST_BATCH]
         rows = _rows_with_chains(db, batch)
         for snapshot_id in batch:
-            whole = assembled(snapshot_id, rows, {})
+            whole = assembled(snapshot_id, rows, {}, large)
             if whole is None:
                 continue
             db.change(
@@ -452,8 +533,9 @@ def _show_whole(snapshot: MusehubSnapshot, context: QueryContext) -> None:
     """Let a host that loads the entity see what the row stands for: the whole manifest, and its folders."""
     if snapshot.__dict__.get("manifest_blob", b"") is not None or snapshot.__dict__.get("delta_blob") is None:
         return
-    rows = _rows_with_chains(Database(context.session), [snapshot.snapshot_id])
-    whole = assembled(snapshot.snapshot_id, rows, {})
+    db = Database(context.session)
+    rows = _rows_with_chains(db, [snapshot.snapshot_id])
+    whole = assembled(snapshot.snapshot_id, rows, {}, large_changes(db))
     if whole is not None:
         set_committed_value(snapshot, "manifest_blob", msgpack.packb(dict(sorted(whole.items()))))
         set_committed_value(snapshot, "directories", directories(whole))

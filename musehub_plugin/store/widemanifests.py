@@ -136,6 +136,16 @@ def manifest(db: Database, repo_id: str, snapshot_id: str) -> dict[str, str] | W
     return found
 
 
+def follow_large_row(db: Database, snapshot_id: str, found: WideManifest) -> bool:
+    """Have a manifest become what the large row of a snapshot changes it to; say False where that is not there."""
+    size = select(func.length(MusehubSnapshot.delta_blob)).where(MusehubSnapshot.snapshot_id == snapshot_id)
+    size_bytes = db.execute(size).scalar_one_or_none()
+    if size_bytes is None:
+        return False
+    _apply(db, _Row(snapshot_id, None, size_bytes), found)
+    return True
+
+
 def _rows(db: Database, snapshot_id: str) -> list[_Row] | None:
     """Return the row of a wide manifest, and those that it rests on; None where it is not wide, or one is not ours."""
     rows: list[_Row] = []

@@ -13,7 +13,7 @@ from musehub_plugin import descent, ids
 from musehub_plugin.descent import Descent
 from musehub_plugin.manifestlog import ManifestLog, difference
 from musehub_plugin.mpack import SnapshotDelta
-from musehub_plugin.store.manifests import MAX_CHAIN, Chain, NewSnapshot, StoredSnapshot, assembled, unpack_change
+from musehub_plugin.store.manifests import MAX_CHAIN, Chain, NewSnapshot, StoredSnapshot, assembled
 from tests.dags import CONTENTS, Dag, History, dags
 from tests.effort import effort
 
@@ -46,11 +46,8 @@ class Rows:
 
     def manifest(self, snapshot_id: str) -> dict[str, str] | None:
         """Return a manifest by its chain."""
-        rows = {
-            each: StoredSnapshot(row.base_id, unpack_change(row.packed), verified=True)
-            for each, row in self.rows.items()
-        }
-        return assembled(snapshot_id, rows, {}) if snapshot_id in self.held else None
+        rows = {each: StoredSnapshot(row.base_id, row.entry_count, row.packed, None) for each, row in self.rows.items()}
+        return assembled(snapshot_id, rows, {}, lambda _: None) if snapshot_id in self.held else None
 
     def chain(self, snapshot_id: str) -> Chain:
         """Return how long a chain is, counted."""

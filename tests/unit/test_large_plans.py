@@ -6,12 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musehub_plugin import changespool, ids
+from musehub_plugin import changespool, ids, placedblobs
 from musehub_plugin.changespool import ChangeSpool, PlannedChange
 from musehub_plugin.ids import to_digest
 from musehub_plugin.manifestlog import Difference
 from musehub_plugin.mpack import solid_order
+from musehub_plugin.mpack.pages import PageFile
+from musehub_plugin.mpack.wide import WideManifest
 from musehub_plugin.placedblobs import distinct_ids, placed_blobs
+from musehub_plugin.widelog import WideDifference
 
 _IDS = [ids.fake_id(str(number)) for number in range(12)]
 _PATHS = st.sampled_from(("a", "b/c", "b-c", "é", "z"))
@@ -26,8 +29,21 @@ _CHANGES = st.lists(
 )
 
 
-@given(_CHANGES, st.sampled_from((0, 150, 1 << 20)))
-def test_spooled_changes_come_back_in_order(changes: list[PlannedChange], held: int) -> None:
+@st.composite
+def in_files(draw: st.DrawFn, changes: list[PlannedChange]) -> list[PlannedChange]:
+    """Return changes of which any may be too large for memory."""
+    file = PageFile()
+    return [
+        each._replace(change=WideDifference(each.change.removed, WideManifest.of(each.change.changed, file)))
+        if draw(st.booleans())
+        else each
+        for each in changes
+    ]
+
+
+@given(_CHANGES, st.sampled_from((0, 150, 1 << 20)), st.data())
+def test_spooled_changes_come_back_in_order(changes: list[PlannedChange], held: int, data: st.DataObject) -> None:
+    changes = data.draw(in_files(changes))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(changespool, "_HELD", held)
         spool = ChangeSpool()
@@ -49,7 +65,10 @@ def test_many_blobs_are_in_the_order_of_few(changes: list[PlannedChange], data: 
         for path, object_id in sorted(planned.change.changed.items()):
             if object_id in lacking:
                 first.setdefault(object_id, (position, path))
-    found = placed_blobs(map(to_digest, lacking), changes)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(placedblobs, "WIDE_TO_WRITE", data.draw(st.sampled_from((0, 2, 1 << 17))))
+        patched.setattr(placedblobs, "PIECE", data.draw(st.sampled_from((1, 3, 1 << 13))))
+        found = placed_blobs(map(to_digest, lacking), data.draw(in_files(changes)))
     expected = solid_order((path, position, object_id) for object_id, (position, path) in first.items())
     assert list(found) == expected == found[:] == [found[place] for place in range(len(found))]
 

@@ -14,7 +14,7 @@ from musehub_plugin.commitspool import CommitSpool
 from musehub_plugin.descent import Descent
 from musehub_plugin.manifestlog import ManifestLog
 from musehub_plugin.mpack.digests import DigestTable
-from musehub_plugin.store.manifests import NewSnapshot, StoredSnapshot, assembled, unpack_change
+from musehub_plugin.store.manifests import NewSnapshot, StoredSnapshot, assembled
 from musehub_plugin.stretches import FirstPaths, Introduced, stretches
 from tests.dags import Dag, History, dags
 from tests.unit.test_descent import deltas
@@ -80,10 +80,8 @@ def test_rows_of_stretches_read_back_to_what_was_pushed_and_each_commit_introduc
     rows: dict[str, NewSnapshot] = {}
 
     def manifest(snapshot_id: str) -> dict[str, str] | None:
-        stored = {
-            each: StoredSnapshot(row.base_id, unpack_change(row.packed), verified=True) for each, row in rows.items()
-        }
-        return assembled(snapshot_id, stored, {})
+        stored = {each: StoredSnapshot(row.base_id, row.entry_count, row.packed, None) for each, row in rows.items()}
+        return assembled(snapshot_id, stored, {}, lambda _: None)
 
     kept = data.draw(st.sampled_from((2, 1_000)))
     introduced, log = Introduced(objects), ManifestLog(kept_changes=kept)

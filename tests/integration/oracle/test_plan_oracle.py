@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, event, update
 from sqlalchemy.orm import Session
 
-from musehub_plugin import commitgraph, ids
+from musehub_plugin import commitgraph, ids, widelog
 from musehub_plugin import plan as plan_module
 from musehub_plugin.errors import HistoryDamaged, NotFound
 from musehub_plugin.history import GraphCache
@@ -21,7 +21,9 @@ from musehub_plugin.manifestlog import ManifestLog, difference
 from musehub_plugin.models import MusehubCommitGraph
 from musehub_plugin.plan import Plan, plan_delta
 from musehub_plugin.repack import rewrite_rows
+from musehub_plugin.store import manifests as manifest_rows
 from musehub_plugin.store.manifests import NewSnapshot, add_snapshots, new_snapshot
+from musehub_plugin.store.prepared import Question
 from musehub_plugin.store.session import Database
 from tests.dags import CONTENTS, DATES, Dag, History, dags, random_dag
 from tests.effort import effort
@@ -136,10 +138,17 @@ def write_changes(db: Database, repo_id: str, history: History) -> None:
 
 
 @pytest.mark.parametrize("kept_changes", [3, 50_000], ids=["what is at hand is soon forgotten", "all is at hand"])
-def test_what_snapshots_change_leads_to_their_manifests_however_few_are_read_at_once(
-    databases: Databases, monkeypatch: pytest.MonkeyPatch, kept_changes: int
+@pytest.mark.parametrize("wide", [1 << 17, 3, 0], ids=["in memory", "some in a file", "in a file"])
+@pytest.mark.parametrize("together", [1 << 18, 60, 0], ids=["small rows", "some large rows", "large rows"])
+def test_what_snapshots_change_leads_to_their_manifests_however_they_are_read(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch, kept_changes: int, wide: int, together: int
 ) -> None:
     monkeypatch.setattr(plan_module, "_SNAPSHOT_BATCH", 2)
+    monkeypatch.setattr(plan_module, "WIDE_TO_WRITE", wide)
+    monkeypatch.setattr(widelog, "_KEPT_MANIFESTS", min(kept_changes, 64))
+    monkeypatch.setattr(manifest_rows, "_READ_TOGETHER", together)
+    for question in ("_rows", "_chain", "_chains"):
+        monkeypatch.setattr(manifest_rows, question.upper(), Question(getattr(manifest_rows, question)))
     monkeypatch.setattr(plan_module, "ManifestLog", partial(ManifestLog, kept_changes))
     chance = random.Random(2026)
     for name, db in databases.items():
@@ -153,7 +162,7 @@ def test_what_snapshots_change_leads_to_their_manifests_however_few_are_read_at_
             assert planned is not None
             manifest: dict[str, str] = {}
             for snapshot_id, change, _ in plan_module.read_changes(db, repo_id, planned.snapshot_ids):
-                manifest = {path: manifest[path] for path in manifest.keys() - change.removed} | change.changed
+                manifest = {path: manifest[path] for path in manifest.keys() - change.removed} | dict(change.changed)
                 assert manifest == history.manifests[snapshot_id]
         db.rollback()
 

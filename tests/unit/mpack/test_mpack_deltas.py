@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -11,11 +12,19 @@ from hypothesis import strategies as st
 
 from musehub_plugin import ids
 from musehub_plugin.mpack import MPackReader, MPackWriter
+from musehub_plugin.mpack import writer as writer_module
 
 Manifest = dict[str, str]
 PATHS = st.sampled_from(["a", "a/b", "a.b", "é", "z" * 300])
 OBJECTS = st.sampled_from([ids.fake_id(f"object {n}") for n in range(5)])
 HELD = [ids.fake_id(f"object {n}") for n in range(2)]
+
+
+@pytest.fixture(scope="module", autouse=True, params=[1 << 17, 3, 0], ids=["in memory", "some in a file", "in a file"])
+def _where_manifests_are(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(writer_module, "WIDE_TO_WRITE", request.param)
+        yield
 
 
 def write_whole(manifests: list[Manifest], derivable: bool) -> bytes:
