@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import cast
 
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy import Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import PoolProxiedConnection
 
 logger = logging.getLogger(__name__)
@@ -57,19 +59,52 @@ class AutocommitConnection:
         self._pooled.close()
 
 
-def in_autocommit(engine: Engine) -> AutocommitConnection | None:
+class _Unasked(threading.local):
+    """Whether this thread is taking a connection that nobody needs to ask whether it lives."""
+
+    now = False
+
+
+_unasked = _Unasked()
+
+
+def _let_threads_spare_the_ping(engine: Engine) -> None:
+    """Have the engine's pool take a connection for alive where this thread says so.
+
+    With `pool_pre_ping` a pool asks the database, by the dialect's `do_ping`, before it gives a connection away: a trip
+    as long as that of a small question. There is no way past it for one caller alone.
+    """
+    methods = vars(engine.dialect)
+    if "do_ping" in methods:
+        return
+    ping = engine.dialect.do_ping
+
+    def do_ping(connection: DBAPIConnection) -> bool:
+        return _unasked.now or ping(connection)
+
+    methods["do_ping"] = do_ping
+
+
+def in_autocommit(engine: Engine, *, pings: bool) -> AutocommitConnection | None:
     """Take a connection of an engine's pool; None where no statement can be a transaction of its own on it.
 
     That is where a transaction is open in it, as after a host's own `SET`, and where it is closed.
 
     Args:
         engine: of psycopg2's.
+        pings: whether the pool asks it whether it lives, where it is one that does. Whoever can begin again on another
+            connection finds that out by what there is to ask.
 
     Raises:
         psycopg2.Error: there is no connection to be had.
         sqlalchemy.exc.TimeoutError: likewise, within the pool's time.
     """
-    pooled = engine.raw_connection()
+    _let_threads_spare_the_ping(engine)
+    _unasked.now = not pings
+    try:
+        pooled = engine.raw_connection()
+    finally:
+        _unasked.now = False
     connection = cast("psycopg2.extensions.connection", pooled.dbapi_connection)
     if connection.get_transaction_status() == TRANSACTION_STATUS_IDLE:
         return AutocommitConnection(engine, pooled)

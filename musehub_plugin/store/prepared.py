@@ -121,7 +121,8 @@ class Question:
             db: the unit of work; only read.
             values: of the parameters; lists where a column is to be among many.
         """
-        rows = _run_shortly(db, self._prepared, values)
+        # On a connection that turns out to be dead nothing was asked: the session takes another.
+        rows = _run_shortly(db, self._prepared, values, pings=False)
         if rows is not None:
             return rows
         return cast(Sequence[tuple[Any, ...]], db.execute(self._statement, values).all())
@@ -154,13 +155,15 @@ class Note:
             db: the unit of work of the request, which has no part in it.
             values: of the parameters.
         """
-        rows = _run_shortly(db, self._prepared, values)
+        rows = _run_shortly(db, self._prepared, values, pings=True)
         return None if rows is None else len(rows)
 
 
-def _run_shortly(db: Database, prepared: _Prepared, values: Mapping[str, Any]) -> list[tuple[Any, ...]] | None:
+def _run_shortly(
+    db: Database, prepared: _Prepared, values: Mapping[str, Any], *, pings: bool
+) -> list[tuple[Any, ...]] | None:
     """Return the rows; None where the session is to be asked, which says what is wrong, if anything."""
-    connection = db.take_kept_connection() or _connection(db)
+    connection = db.take_kept_connection() or _connection(db, pings=pings)
     if connection is None:
         return None
     given = [values[name] if way is None else way(values[name]) for name, way in prepared.arguments]
@@ -185,13 +188,13 @@ def _run_shortly(db: Database, prepared: _Prepared, values: Mapping[str, Any]) -
     return list(zip(*converted, strict=True))
 
 
-def _connection(db: Database) -> AutocommitConnection | None:
+def _connection(db: Database, *, pings: bool) -> AutocommitConnection | None:
     """Return a connection of the pool; None where the short way is not to be taken."""
     engine = db.engine_at_rest
     if engine is None or engine.dialect.driver != "psycopg2" or engine in _cannot_keep:
         return None
     try:
-        return in_autocommit(engine)
+        return in_autocommit(engine, pings=pings)
     except psycopg2.OperationalError as error:
         # As the session would say it, without making the caller wait a second time.
         raise OperationalError(None, None, error) from error

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg2.extensions
 import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.pool import NullPool
@@ -221,6 +222,69 @@ def test_a_cut_connection_is_replaced_by_another(hub: HubEnvironment, postgres_c
         assert finds(database, "songs")
         cut_connections(hub, postgres_config["SQLALCHEMY_DATABASE_URI"])
         assert finds(database, "songs")
+
+
+class CountingCursor(psycopg2.extensions.cursor):
+    """Counts what is asked of the database."""
+
+    asked = 0
+
+    def execute(self, *given: Any) -> None:
+        CountingCursor.asked += 1
+        super().execute(*given)
+
+
+@pytest.fixture
+def pinging_hub(
+    tmp_path: Path, postgres_config: dict[str, Any], files_config: dict[str, Any]
+) -> Iterator[HubEnvironment]:
+    """A hub on PostgreSQL with one repo, whose pool asks each connection that it gives away whether it lives."""
+    options = {"pool_pre_ping": True, "connect_args": {"cursor_factory": CountingCursor}}
+    environment = HubEnvironment(
+        "postgresql", tmp_path, {**postgres_config, **files_config, "SQLALCHEMY_ENGINE_OPTIONS": options}
+    )
+    environment.create_repo("alice/songs")
+    yield environment
+    environment.close()
+
+
+def asked_by(work: Callable[[], object]) -> int:
+    before = CountingCursor.asked
+    work()
+    return CountingCursor.asked - before
+
+
+def test_a_question_is_all_that_is_asked_where_the_pool_looks_after_connections(pinging_hub: HubEnvironment) -> None:
+    with pinging_hub.session() as session:
+        database = Database(session)
+        assert finds(database, "songs")
+        assert asked_by(lambda: finds(database, "songs")) == 1
+
+
+def test_a_note_is_written_on_a_connection_that_was_asked_whether_it_lives(pinging_hub: HubEnvironment) -> None:
+    with pinging_hub.session() as session:
+        database = Database(session)
+        keep_fetch_pack(database, fake_id("a"), 1)
+        assert asked_by(lambda: keep_fetch_pack(database, fake_id("b"), 1)) == 2
+
+
+def test_a_cut_connection_is_replaced_in_a_pool_that_looks_after_connections(
+    pinging_hub: HubEnvironment, postgres_config: dict[str, Any]
+) -> None:
+    with pinging_hub.session() as session:
+        database = Database(session)
+        assert finds(database, "songs")
+        cut_connections(pinging_hub, postgres_config["SQLALCHEMY_DATABASE_URI"])
+        assert finds(database, "songs")
+
+
+def test_a_hosts_own_connection_is_asked_whether_it_lives_after_a_question_was_not(
+    pinging_hub: HubEnvironment, postgres_config: dict[str, Any]
+) -> None:
+    with pinging_hub.session() as session:
+        assert finds(Database(session), "songs")
+        cut_connections(pinging_hub, postgres_config["SQLALCHEMY_DATABASE_URI"])
+        assert session.execute(text("SELECT 1")).scalar() == 1
 
 
 def test_a_connection_that_is_cut_between_the_last_question_and_the_end_of_a_block_is_replaced(
