@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import IO
+from typing import IO, TypeVar
 
 from musehub_plugin.besides import PartBeside
 from musehub_plugin.blobs import BlobReader, LargeBlob
-from musehub_plugin.changespool import ChangeSpool, PlannedChange
+from musehub_plugin.changespool import PlannedChange
 from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.forks import processes_beside
 from musehub_plugin.framecache import FrameCache
@@ -19,8 +20,9 @@ from musehub_plugin.manifestlog import difference
 from musehub_plugin.memory import map_large_blocks
 from musehub_plugin.mpack import BaseBlob, MPackError, MPackReader, MPackWriter
 from musehub_plugin.mpack.thin import MAX_BASES
-from musehub_plugin.mpack.writer import BLOB_LEVEL
+from musehub_plugin.mpack.writer import BLOB_LEVEL, NOT_IN_PACK
 from musehub_plugin.packedblobs import PackedBlobs
+from musehub_plugin.placedblobs import IdSequence
 from musehub_plugin.plan import CopiedPack, Plan, read_changes
 from musehub_plugin.signals import report_damage
 from musehub_plugin.storage.uploads import open_mpack
@@ -37,6 +39,8 @@ _PASSING_BYTES = 64 * 1024 * 1024
 # 10 % fewer bytes.
 _QUICK_BLOBS = 500
 _QUICK_LEVEL = 3
+
+_Piece = TypeVar("_Piece")
 
 
 def _copy(writer: MPackWriter, hub: Hub, pack: CopiedPack, opened: ExitStack) -> None:
@@ -106,6 +110,28 @@ def _write_history(
     alive: Callable[[], None] = lambda: None,
 ) -> None:
     """Write a plan's snapshots and commits."""
+    spool, blobs = plan.spooled, plan.object_ids
+    is_alone = plan.begins_with is None and leaning is None
+    if is_alone and spool is not None and not spool.is_wide and isinstance(blobs, IdSequence):
+        places = array("I", [NOT_IN_PACK]) * spool.objects.count
+        for place, number in enumerate(blobs.order):
+            places[number] = place
+        writer.add_numbered_snapshots(_noticed(spool.numbered(), alive), spool.objects, places)
+    else:
+        _write_named_snapshots(writer, db, repo_id, plan, leaning, alive)
+    for record in commit_store.records(db, repo_id, plan.commit_ids):
+        writer.add_commit(record)
+        alive()
+
+
+def _write_named_snapshots(
+    writer: MPackWriter,
+    db: Database,
+    repo_id: str,
+    plan: Plan,
+    leaning: _Leaning | None,
+    alive: Callable[[], None],
+) -> None:
     changes: Iterable[PlannedChange] = plan.changes or plan.spooled or read_changes(db, repo_id, plan.snapshot_ids)
     for position, (snapshot_id, change, derivable) in enumerate(changes):
         if leaning is not None and position == 0:
@@ -119,14 +145,11 @@ def _write_history(
             start=0 if leaning is not None and position == 0 else None,
         )
         alive()
-    for record in commit_store.records(db, repo_id, plan.commit_ids):
-        writer.add_commit(record)
-        alive()
 
 
 def _history_beside(db: Database, repo_id: str, plan: Plan) -> PartBeside | None:
     """Have a plan's snapshots and commits written beside the blobs; None where that does not pay, or is not safe."""
-    handles = plan.spooled.handles if isinstance(plan.spooled, ChangeSpool) else None
+    handles = None if plan.spooled is None else plan.spooled.handles
     if handles is None or plan.begins_with is not None or not db.may_fork:
         return None
     if not processes_beside():
@@ -139,7 +162,7 @@ def _history_beside(db: Database, repo_id: str, plan: Plan) -> PartBeside | None
     return PartBeside(db, write, handles)
 
 
-def _noticed(pieces: Iterable[bytes], alive: Callable[[], None]) -> Iterator[bytes]:
+def _noticed(pieces: Iterable[_Piece], alive: Callable[[], None]) -> Iterator[_Piece]:
     for piece in pieces:
         yield piece
         alive()

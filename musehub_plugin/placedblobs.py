@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import overload
 
-from musehub_plugin.changespool import PlannedChange
-from musehub_plugin.ids import from_digest, to_digest
+from musehub_plugin.changespool import ChangeSpool, PlannedChange
+from musehub_plugin.ids import from_digest
 from musehub_plugin.mpack.digests import DigestTable
 from musehub_plugin.mpack.manifests import WIDE_TO_WRITE
 from musehub_plugin.mpack.pages import PageFile, SortedPages
@@ -24,7 +24,7 @@ class IdSequence(Sequence[str]):
     """Ids by their place in an order.
 
     Args:
-        digests: the ids' bytes.
+        digests: the ids' bytes, and perhaps further ones.
         order: for each place, the ordinal of its digest.
 
     Attributes:
@@ -64,43 +64,39 @@ def distinct_ids(digests: Iterable[bytes]) -> IdSequence:
     return IdSequence(table, array("I", range(table.count)))
 
 
-def placed_blobs(blob_digests: Iterable[bytes], changes: Iterable[PlannedChange]) -> IdSequence:
-    """Return blobs by path, then by history, as `mpack.solid_order` does.
+def placed_blobs(spool: ChangeSpool, changes: Iterable[PlannedChange]) -> IdSequence:
+    """Return the blobs of a plan by path, then by history, as `mpack.solid_order` does.
 
     Args:
-        blob_digests: the 32 bytes of each blob's id, each once.
+        spool: an empty one, which the blobs were given to; the changes are put into it.
         changes: the snapshots that have them, in the order of history. All are read.
 
     Raises:
         KeyError: no snapshot has a blob; it is what the error is about.
     """
-    digests = DigestTable()
-    for digest in blob_digests:
-        digests.number(digest)
-    positions = array("I", [_NONE]) * digests.count
-    path_of = array("I", [0]) * digests.count
+    count = spool.blob_count
+    positions = array("I", [_NONE]) * count
+    path_of = array("I", [0]) * count
     paths = _PathNumbers()
     found: list[int] = []
     found_at: list[str] = []
     snapshots = 0
     for position, planned in enumerate(changes):
         snapshots += 1
-        changed = planned.change.changed
-        for path, object_id in sorted(changed.items()) if isinstance(changed, dict) else changed.items():
-            ordinal = digests.find(to_digest(object_id))
-            if ordinal is not None and positions[ordinal] == _NONE:
-                positions[ordinal] = position
-                found.append(ordinal)
+        for path, number in spool.append(planned):
+            if number is not None and number < count and positions[number] == _NONE:
+                positions[number] = position
+                found.append(number)
                 found_at.append(path)
                 if len(found) == PIECE:
                     paths.number(found, found_at, path_of)
                     found, found_at = [], []
     paths.number(found, found_at, path_of)
     if _NONE in positions:
-        raise KeyError(from_digest(digests[positions.index(_NONE)]))
-    order = _stably_sorted(range(digests.count), positions, snapshots)
+        raise KeyError(from_digest(spool.objects[positions.index(_NONE)]))
+    order = _stably_sorted(range(count), positions, snapshots)
     ranks = paths.ranks()
-    return IdSequence(digests, _stably_sorted(order, array("I", map(ranks.__getitem__, path_of)), len(ranks)))
+    return IdSequence(spool.objects, _stably_sorted(order, array("I", map(ranks.__getitem__, path_of)), len(ranks)))
 
 
 def _stably_sorted(order: Iterable[int], keys: Sequence[int], count: int) -> array[int]:

@@ -73,7 +73,7 @@ class Plan:
     border_ids: Sequence[str] = ()
     border_manifests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     changes: Sequence[PlannedChange] | None = None
-    spooled: Sequence[PlannedChange] | None = None
+    spooled: ChangeSpool | None = None
     is_recent: bool = True
     haves_are_known: bool = False
     begins_with: CopiedPack | None = None
@@ -116,14 +116,19 @@ def plan_delta(
     )
     lacking = map(packed_graph.blob_digest, walk.lacking_blobs())
     is_small = len(snapshot_ids) <= _KEPT_CHANGES and walk.introduced_count <= _KEPT_BLOBS
-    kept: list[PlannedChange] | ChangeSpool = [] if is_small else ChangeSpool()
     border_ids = list(dict.fromkeys(border))
     met: dict[str, Mapping[str, str]] = {}
-    changes = _noted(read_changes(db, repo_id, snapshot_ids, border_ids if is_small else (), met), kept)
+    changes = read_changes(db, repo_id, snapshot_ids, border_ids if is_small else (), met)
+    kept: list[PlannedChange] | None = None
+    spool: ChangeSpool | None = None
+    object_ids: Sequence[str]
     try:
-        object_ids = (
-            _in_solid_order(set(map(ids.from_digest, lacking)), changes) if is_small else placed_blobs(lacking, changes)
-        )
+        if is_small:
+            kept = list(changes)
+            object_ids = _in_solid_order(set(map(ids.from_digest, lacking)), kept)
+        else:
+            spool = ChangeSpool(lacking)
+            object_ids = placed_blobs(spool, changes)
     except KeyError as missing:
         raise HistoryDamaged(f"repo {repo_id}: no manifest has blob {missing.args[0]}") from None
     return Plan(
@@ -132,8 +137,8 @@ def plan_delta(
         object_ids=object_ids,
         border_ids=border_ids,
         border_manifests=met,
-        changes=kept if is_small else None,
-        spooled=None if is_small else kept,
+        changes=kept,
+        spooled=spool,
         is_recent=len(packed_graph) - min(wanted) <= _RECENT,
         haves_are_known=packed.keys() >= set(have),
     )
@@ -144,12 +149,6 @@ def _ids(digest: Callable[[int], bytes], commits: Sequence[int]) -> Sequence[str
     if len(commits) > _KEPT_CHANGES:
         return distinct_ids(map(digest, commits))
     return list(dict.fromkeys(map(ids.from_digest, map(digest, commits))))
-
-
-def _noted(changes: Iterable[PlannedChange], kept: list[PlannedChange] | ChangeSpool) -> Iterator[PlannedChange]:
-    for planned in changes:
-        kept.append(planned)
-        yield planned
 
 
 def _in_solid_order(lacking: set[str], changes: Iterable[PlannedChange]) -> Sequence[str]:

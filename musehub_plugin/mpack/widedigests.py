@@ -24,6 +24,7 @@ class WideDigestTable(DigestTable):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
+        self._make_slots()
         self._overflow = Overflow(folder)
         self._stored = 0
         # A part of each digest's hash, so that hardly any other is read to be told apart.

@@ -9,7 +9,7 @@ from enum import IntEnum
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgpack
 
@@ -26,6 +26,8 @@ from musehub_plugin.mpack.packfile import Source
 from musehub_plugin.mpack.reader import MPackReader
 from musehub_plugin.mpack.snapshots import SnapshotEncoder
 
+NumberedSnapshot = tuple[bytes, Collection[str], Sequence[str], Sequence[int], bool]
+
 if TYPE_CHECKING:
     from musehub_plugin.mpack.pages import PageHasher
     from musehub_plugin.mpack.wide import WideManifest
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 # On two real histories level 6 takes the time of level 3 and 4 to 9 % fewer bytes.
 BLOB_LEVEL = 6
 _IDS_PER_FRAME = 1 << 16
+# Of a number that stands for no blob of the pack.
+NOT_IN_PACK: Final = 0xFFFF_FFFF
 _ANY_RATIO = 1 << 40
 # What a commit may lack.
 _NO_FIELDS = {"parent_ids": (), "branch": "", "message": "", "author": "", "committed_at": ""}
@@ -330,23 +334,26 @@ class MPackWriter:
 
     def _ordinals(self, object_ids: Iterable[str]) -> list[int]:
         """Number objects; those that neither the bases nor the pack hold are listed."""
-        held, objects, to_digest = self._leaning.bases.by_object, self._objects, ids.to_digest
+        held = self._leaning.bases.by_object
         ordinals = []
         for object_id in object_ids:
             entry = held.get(object_id) if held else None
             if entry is None:
-                digest = to_digest(object_id)
-                known = objects.count
-                ordinal = objects.number(digest)
-                if ordinal == known:
-                    self._outside_pending += digest
-                    if len(self._outside_pending) >= 32 * _IDS_PER_FRAME:
-                        self._flush_outside()
+                ordinal = self._ordinal(ids.to_digest(object_id))
             else:
                 self._snapshots.based = True
                 ordinal = -1 - entry
             ordinals.append(ordinal)
         return ordinals
+
+    def _ordinal(self, digest: bytes) -> int:
+        known = self._objects.count
+        ordinal = self._objects.number(digest)
+        if ordinal == known:
+            self._outside_pending += digest
+            if len(self._outside_pending) >= 32 * _IDS_PER_FRAME:
+                self._flush_outside()
+        return ordinal
 
     def add_snapshot(self, snapshot_id: str, manifest: Mapping[str, str], *, derivable: bool | None = None) -> None:
         """Append a snapshot, written as its difference from the one added before.
@@ -475,13 +482,60 @@ class MPackWriter:
         now.follow((), changed, full=not len(now))
         self._add_wide(snapshot_id, now, derivable)
 
+    def add_numbered_snapshots(
+        self, changes: Iterable[NumberedSnapshot], objects: DigestTable, places: Sequence[int]
+    ) -> None:
+        """Append the snapshots of a pack that has no others, as `add_snapshot_delta` does, in half the time.
+
+        Args:
+            changes: the 32 bytes of each one's id, the paths that it removes, those that it sets, sorted, the numbers
+                of their objects, and whether it is derivable.
+            objects: says what the numbers stand for.
+            places: for each number the place in the pack of the blob that it stands for, or `NOT_IN_PACK`.
+
+        Raises:
+            ValueError: as `add_snapshot_delta` does.
+        """
+        self._enter_stage(_Stage.SNAPSHOTS)
+        if self._snapshot_digests.count or self._leaning.manifests:
+            raise ValueError("snapshots by numbers cannot be added to a pack that has others, or leans on some")
+        limits, encoder = self._limits, self._snapshots
+        ordinals = array("Q", places)
+        refs: dict[str, int] = {}
+        for digest, removed, paths, numbers, derivable in changes:
+            self._number_snapshot(digest)
+            for number in numbers:
+                if ordinals[number] == NOT_IN_PACK:
+                    ordinals[number] = self._ordinal(objects[number])
+            gone = sorted(set(removed).difference(paths)) if removed else []
+            for path in gone:
+                if refs.pop(path, None) is None:
+                    raise ValueError(f"snapshot {ids.from_digest(digest)} removes {path!r:.100}, which is not there")
+            changed = {}
+            for path, number in zip(paths, numbers, strict=True):
+                ordinal = ordinals[number]
+                before = refs.get(path)
+                if before is None and len(path.encode()) > limits.max_path_size:
+                    raise ValueError(
+                        f"snapshot {ids.from_digest(digest)}: path {path!r:.100} is over {limits.max_path_size} bytes"
+                    )
+                if before != ordinal:
+                    changed[path] = refs[path] = ordinal
+            if len(refs) > limits.max_manifest_entries:
+                raise ValueError(f"snapshot {ids.from_digest(digest)} is over {limits.max_manifest_entries} paths")
+            encoder.add(gone, changed, None if derivable else digest, len(refs))
+        self._manifest = {path: ids.from_digest(self._objects[ordinal]) for path, ordinal in refs.items()}
+
     def _snapshot_digest(self, snapshot_id: str) -> bytes:
         """Number a snapshot, and return the 32 bytes of its id."""
         digest = ids.to_digest(snapshot_id)
+        self._number_snapshot(digest)
+        return digest
+
+    def _number_snapshot(self, digest: bytes) -> None:
         known = self._snapshot_digests.count
         if self._snapshot_digests.number(digest) != known:
-            raise ValueError(f"snapshot {snapshot_id} was added before")
-        return digest
+            raise ValueError(f"snapshot {ids.from_digest(digest)} was added before")
 
     def _append_snapshot(
         self,

@@ -65,17 +65,20 @@ def test_many_blobs_are_in_the_order_of_few(changes: list[PlannedChange], data: 
         for path, object_id in sorted(planned.change.changed.items()):
             if object_id in lacking:
                 first.setdefault(object_id, (position, path))
+    changes = data.draw(in_files(changes))
+    spool = ChangeSpool(map(to_digest, lacking))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(placedblobs, "WIDE_TO_WRITE", data.draw(st.sampled_from((0, 2, 1 << 17))))
         patched.setattr(placedblobs, "PIECE", data.draw(st.sampled_from((1, 3, 1 << 13))))
-        found = placed_blobs(map(to_digest, lacking), data.draw(in_files(changes)))
+        found = placed_blobs(spool, changes)
     expected = solid_order((path, position, object_id) for object_id, (position, path) in first.items())
     assert list(found) == expected == found[:] == [found[place] for place in range(len(found))]
+    assert list(spool) == changes
 
 
 def test_a_blob_that_no_snapshot_has_is_named() -> None:
     with pytest.raises(KeyError, match=_IDS[0]):
-        placed_blobs([to_digest(_IDS[0])], [])
+        placed_blobs(ChangeSpool([to_digest(_IDS[0])]), [])
 
 
 @given(st.lists(st.sampled_from(_IDS)))
