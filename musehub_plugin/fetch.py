@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -348,19 +348,19 @@ class _Asked:
             )
             for pack in packs
         ]
-        answer = FetchAnswer(
-            mpack_url=None,
-            mpack_id=None,
+        one = given[0] if len(given) == 1 else None
+        return FetchAnswer(
+            mpack_url=None if one is None else one.url,
+            mpack_id=None if one is None else one.id,
             commit_count=sum(pack.commit_count for pack in packs),
             snapshot_count=sum(pack.snapshot_count for pack in packs),
             blob_count=sum(pack.blob_count for pack in packs),
             object_count=sum(pack.blob_count for pack in packs),
             size_bytes=sum(pack.size_bytes for pack in packs),
             expires_at=expires_at.isoformat(timespec="seconds"),
+            mpack=None if one is None else one.mpack,
+            mpacks=given if one is None else None,
         )
-        if len(given) > 1:
-            return replace(answer, mpacks=given)
-        return replace(answer, mpack_url=given[0].url, mpack_id=given[0].id, mpack=given[0].mpack)
 
     def _url(self, pack: ReadyPack, ttl: int) -> str:
         return mpack_url(self._hub.storage, self._hub.signer, pack.mpack_id, ttl)
