@@ -75,9 +75,14 @@ def commit_id(parent_ids: Iterable[str], snapshot_id: str, message: str, committ
         message: the message, exactly.
         committed_at: the date as text, exactly as it was written; `muse commit-tree` puts the author here.
     """
-    parents = "\0".join(sorted(parent[len(PREFIX) :] for parent in parent_ids))
-    text = "\0".join([parents, snapshot_id[len(PREFIX) :], message, committed_at])
-    return PREFIX + hashlib.sha256(text.encode()).hexdigest()
+    return from_digest(commit_digest(parent_ids, snapshot_id, message, committed_at))
+
+
+def commit_digest(parent_ids: Iterable[str], snapshot_id: str, message: str, committed_at: str) -> bytes:
+    """Return the 32 bytes that the id of a commit stands for; arguments as `commit_id`."""
+    parents = "\0".join(sorted([parent[_PREFIX_LENGTH:] for parent in parent_ids]))
+    text = f"{parents}\0{snapshot_id[_PREFIX_LENGTH:]}\0{message}\0{committed_at}"
+    return hashlib.sha256(text.encode()).digest()
 
 
 def fake_id(seed: str) -> str:

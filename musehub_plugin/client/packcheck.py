@@ -151,7 +151,8 @@ class _Checked:
                 raise BadMPack(f"commit {commit_id} of the mpack does not hash to its id")
             if read.outside_snapshot and snapshot_id not in snapshots and not self._files.has_snapshot(snapshot_id):
                 snapshots[snapshot_id] = commit_id
-            parents.update(parent for parent in read.outside_parents if not self._files.has_commit(parent))
+            if read.outside_parents:
+                parents.update(parent for parent in read.outside_parents if not self._files.has_commit(parent))
             self.builder.add_commit(commit, read.digest)
             new_count += self._is_new("commits", read.digest)
             if done % _STEP == 0:

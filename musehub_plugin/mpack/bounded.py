@@ -6,7 +6,6 @@ are walked over before they are decoded, and columns are pulled one by one with 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, NoReturn
@@ -20,8 +19,8 @@ _FIXED_SIZE = {
 }  # fmt: skip
 _STRING_LENGTH = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
 _SHORT = 1 << 10
-_FORBIDDEN = re.compile(rb"[\xc1\xc7-\xc9\xd4-\xd8]")
-_CONTAINERS = re.compile(rb"[\x80-\x9f\xdc-\xdf]")
+_FORBIDDEN = bytes([0xC1, *range(0xC7, 0xCA), *range(0xD4, 0xD9)])
+_CONTAINERS = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
 _CONTAINER_LENGTH = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 
 
@@ -82,8 +81,10 @@ def _is_harmless(data: bytes, max_items: int, max_depth: int) -> bool:
 
     Then it holds no more values than it has bytes, and the decoder lets no container announce more than that.
     """
-    short = len(data) <= min(_SHORT, max_items)
-    return short and _FORBIDDEN.search(data) is None and len(_CONTAINERS.findall(data)) <= max_depth
+    size = len(data)
+    if size > _SHORT or size > max_items or len(data.translate(None, _FORBIDDEN)) < size:
+        return False
+    return size - len(data.translate(None, _CONTAINERS)) <= max_depth
 
 
 def _string_keyed(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:

@@ -213,37 +213,46 @@ class CommitDecoder:
         extras = columns.binaries("further fields", count=count, max_bytes=limits.max_extra_size)
         columns.finish()
 
+        from_digest, commit_digest, digests = ids.from_digest, ids.commit_digest, self._digests
         parent_steps = iter(parents)
         last_snapshot = -1
         stored_start = 0
         snapshot_count = len(self._snapshots)
-        ordinal = len(self._digests) - 1
+        first = len(digests)
+        # The ids of this frame's commits, as many as writers put into one: most parents are among them.
+        commit_ids: list[str] = []
         for row in range(count):
-            ordinal += 1
-            entity = f"{where}: commit {ordinal}"
-            parent_ids, outside_parents = [], []
+            parent_ids: list[str] = []
+            outside_parents: list[str] = []
             for step in islice(parent_steps, parent_counts[row]):
-                parent_ids.append(self._parent(step, ordinal, outside, entity))
+                if 0 < step <= row and row - step < len(commit_ids):
+                    parent_ids.append(commit_ids[row - step])
+                    continue
+                parent_ids.append(self._parent(step, first + row, outside, where))
                 if step <= 0:
                     outside_parents.append(parent_ids[-1])
             step = snapshots[row]
             if step & 1:
-                snapshot_id = _outside_id(outside, step >> 1, entity)
+                snapshot_id = _outside_id(outside, step >> 1, where, first + row)
             else:
                 last_snapshot += 1 + (step >> 1)
                 if not 0 <= last_snapshot < snapshot_count:
-                    raise MPackError(f"{entity} refers to snapshot {last_snapshot} of {snapshot_count}")
-                snapshot_id = ids.from_digest(self._snapshots[last_snapshot])
+                    raise MPackError(
+                        f"{where}: commit {first + row} refers to snapshot {last_snapshot} of {snapshot_count}"
+                    )
+                snapshot_id = from_digest(self._snapshots[last_snapshot])
             rule = _RULES[rules[row]]
-            if rule == IdRule.STORED:
-                commit_id = ids.from_digest(stored[stored_start : stored_start + 32])
+            if rule is IdRule.STORED:
+                digest = stored[stored_start : stored_start + 32]
                 stored_start += 32
             else:
-                last = authors[row] if rule == IdRule.AUTHOR else dates[row]
-                commit_id = ids.commit_id(parent_ids, snapshot_id, messages[row], last)
-            digest = ids.to_digest(commit_id)
-            if not self._digests.add(digest):
-                raise MPackError(f"{entity} is in the pack twice")
+                last = authors[row] if rule is IdRule.AUTHOR else dates[row]
+                digest = commit_digest(parent_ids, snapshot_id, messages[row], last)
+            if not digests.add(digest):
+                raise MPackError(f"{where}: commit {first + row} is in the pack twice")
+            commit_id = from_digest(digest)
+            if row < COMMITS_PER_FRAME:
+                commit_ids.append(commit_id)
             record: dict[str, Any] = {
                 "commit_id": commit_id,
                 "parent_ids": parent_ids,
@@ -254,7 +263,7 @@ class CommitDecoder:
                 "committed_at": dates[row],
             }
             if extras[row]:
-                record.update(decode_extra(extras[row], entity, limits))
+                record.update(decode_extra(extras[row], f"{where}: commit {first + row}", limits))
             yield ReadCommit(record, digest, rule, outside_parents, bool(step & 1))
 
     def finish(self) -> None:
@@ -267,15 +276,15 @@ class CommitDecoder:
         if twice is not None:
             raise MPackError(f"commits: commit {twice} is in the pack twice")
 
-    def _parent(self, step: int, ordinal: int, outside: bytes, entity: str) -> str:
+    def _parent(self, step: int, ordinal: int, outside: bytes, where: str) -> str:
         if step <= 0:
-            return _outside_id(outside, -step, entity)
+            return _outside_id(outside, -step, where, ordinal)
         if step > ordinal:
-            raise MPackError(f"{entity} has a parent {step} before it")
+            raise MPackError(f"{where}: commit {ordinal} has a parent {step} before it")
         return ids.from_digest(self._digests[ordinal - step])
 
 
-def _outside_id(outside: bytes, index: int, entity: str) -> str:
+def _outside_id(outside: bytes, index: int, where: str, ordinal: int) -> str:
     if not 0 <= index < len(outside) // 32:
-        raise MPackError(f"{entity} refers to outside id {index} of {len(outside) // 32}")
+        raise MPackError(f"{where}: commit {ordinal} refers to outside id {index} of {len(outside) // 32}")
     return ids.from_digest(outside[32 * index : 32 * index + 32])

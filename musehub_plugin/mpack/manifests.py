@@ -44,7 +44,8 @@ WIDE_TO_WRITE: Final = 1 << 17
 class ManifestHasher:
     """Computes the ids of a run of snapshots whose manifests differ little, without sorting each anew.
 
-    Entries before the first that changed are not hashed again: the state of the hash is kept after every so many.
+    Entries before the first that changed are not hashed again: the state of the hash is kept after every so many. What is
+    hashed between two states is kept too, for as long as none of it changes: of 2,000 paths that is most of it.
 
     Args:
         folder: where a file is made of wide manifests; None: where the system has such files.
@@ -57,6 +58,8 @@ class ManifestHasher:
         self._entries: dict[str, bytes] = {}
         self._sorted: list[bytes] = []
         self._states: list[hashlib._Hash] = []
+        # What is hashed of the entries that belong to each state; None where it must be put together anew.
+        self._texts: list[bytes | None] = []
         # So many entries, from the first one on, are those that the states have seen.
         self._unchanged = 0
 
@@ -93,17 +96,21 @@ class ManifestHasher:
         if full:
             entries.clear()
             in_order.clear()
+            self._texts.clear()
             unchanged = 0
         if len(removed) + count > 32 + len(entries) // 16:
             for path in removed:
                 del entries[path]
             entries.update(changed)
             self._sorted = sorted(entries.values())
+            self._texts.clear()
             self._unchanged = 0
             return
+        texts = self._texts
         for path in removed:
             at = bisect_left(in_order, entries.pop(path))
             del in_order[at]
+            del texts[at // _ENTRIES_PER_STATE :]
             unchanged = min(unchanged, at)
         for path, entry in changed:
             old = entries.get(path)
@@ -112,8 +119,11 @@ class ManifestHasher:
             # A path ends with a NUL, which is in no path: its entry stays where it is, whatever its object.
             if old is None:
                 in_order.insert(at, entry)
+                del texts[at // _ENTRIES_PER_STATE :]
             else:
                 in_order[at] = entry
+                if at < _ENTRIES_PER_STATE * len(texts):
+                    texts[at // _ENTRIES_PER_STATE] = None
             unchanged = min(unchanged, at)
         self._unchanged = unchanged
 
@@ -127,7 +137,7 @@ class ManifestHasher:
             entries = {} if full else {path: PREFIX + entry[-64:].decode() for path, entry in self._entries.items()}
             self._wide = WideManifest.of(entries, PageFile(self._folder))
             self._page_hasher = PageHasher()
-            self._entries, self._sorted, self._states, self._unchanged = {}, [], [], 0
+            self._entries, self._sorted, self._states, self._texts, self._unchanged = {}, [], [], [], 0
         return self._wide
 
     def digest(self) -> bytes:
@@ -140,12 +150,22 @@ class ManifestHasher:
         digest = states[-1].copy() if states else hashlib.sha256()
         start = len(states) * _ENTRIES_PER_STATE
         while len(entries) - start > _ENTRIES_PER_STATE:
-            digest.update(b"\0".join(entries[start : start + _ENTRIES_PER_STATE]) + b"\0")
+            digest.update(self._text_of(len(states)))
             states.append(digest.copy())
             start += _ENTRIES_PER_STATE
         digest.update(b"\0".join(entries[start:]))
         self._unchanged = len(entries)
         return digest.digest()
+
+    def _text_of(self, number: int) -> bytes:
+        """Return what is hashed between a state and the next."""
+        texts = self._texts
+        text = texts[number] if number < len(texts) else None
+        if text is None:
+            start = number * _ENTRIES_PER_STATE
+            text = b"\0".join([*self._sorted[start : start + _ENTRIES_PER_STATE], b""])
+            texts[number : number + 1] = [text]
+        return text
 
 
 class Change(NamedTuple):
@@ -278,7 +298,8 @@ class SnapshotDecoder:
         lowest = -len(known)
         in_frame = 0
         object_count = self._object_count
-        most = len(raw) + self._limits.max_manifest_entries
+        most_entries = self._limits.max_manifest_entries
+        most = len(raw) + most_entries
         if self._wide_in_file:
             most = min(WIDE_PATHS, WIDE_BYTES // (max(map(len, paths), default=1) or 1))
         for row, code in enumerate(codes):
@@ -311,7 +332,8 @@ class SnapshotDecoder:
                     if path in now:
                         raise MPackError(f"{where}: snapshot {self._snapshots} sets a path twice")
                     refs[path] = now[path] = last_ref
-            self._require_bound(len(refs), where)
+            if len(refs) > most_entries:
+                self._require_bound(len(refs), where)
             if code & UNFINISHED:
                 self._unfinished = change
                 continue
@@ -320,11 +342,13 @@ class SnapshotDecoder:
                 raise MPackError(f"{where}: over the limit of {self._limits.max_total_entries} manifest entries in all")
             self._snapshots += 1
             # Who reads need not know of bases: such a snapshot is given whole.
-            if not isinstance(refs, dict) and (change.full or change.base is not None):
-                change = change._replace(full=True, removed=[], changed=refs.copy())
-            elif change.base is not None:
-                change = change._replace(full=True, removed=[], changed=refs)
-            yield change._replace(stored=ids.get(in_frame), entry_count=len(refs), is_wide=not isinstance(refs, dict))
+            is_wide = not isinstance(refs, dict)
+            full, removed_paths, changed_refs, _, _, base, _ = change
+            if is_wide and (full or base is not None):
+                full, removed_paths, changed_refs = True, [], refs.copy()
+            elif base is not None:
+                full, removed_paths, changed_refs = True, [], refs
+            yield Change(full, removed_paths, changed_refs, ids.get(in_frame), len(refs), base, is_wide)
             in_frame += 1
         if next(new_paths, None) is not None:
             raise MPackError(f"{where}: a path is listed that no snapshot uses")
