@@ -19,6 +19,8 @@ from musehub_plugin.ids import from_digest, to_digest
 from musehub_plugin.manifestlog import difference
 from musehub_plugin.memory import map_large_blocks
 from musehub_plugin.mpack import BaseBlob, MPackError, MPackReader, MPackWriter
+from musehub_plugin.mpack.emitter import SMALL_BESIDE
+from musehub_plugin.mpack.layout import BLOB_FRAME_BYTES
 from musehub_plugin.mpack.thin import MAX_BASES
 from musehub_plugin.mpack.writer import BLOB_LEVEL, NOT_IN_PACK
 from musehub_plugin.packedblobs import PackedBlobs
@@ -39,6 +41,8 @@ _PASSING_BYTES = 64 * 1024 * 1024
 # 10 % fewer bytes.
 _QUICK_BLOBS = 500
 _QUICK_LEVEL = 3
+# Commits, of 60 us each; to start a thread takes 100 us.
+_WORTH_A_THREAD = 16
 
 _Piece = TypeVar("_Piece")
 
@@ -237,11 +241,17 @@ def write_mpack(
         leaning = _Leaning(db, repo_id, plan) if thin else None
         if leaning is not None and not leaning.bases:
             leaning = None
-        writer = MPackWriter(
-            out,
-            threads=threads,
-            level=_QUICK_LEVEL if len(plan.object_ids) <= _QUICK_BLOBS else BLOB_LEVEL,
-            bases=() if leaning is None else leaning.bases,
+        is_quick = len(plan.object_ids) <= _QUICK_BLOBS
+        # Blobs are compressed while history is written, where there is so much of it that a thread pays.
+        is_beside = threads == 0 and is_quick and len(plan.commit_ids) >= _WORTH_A_THREAD
+        writer = opened.enter_context(
+            MPackWriter(
+                out,
+                threads=1 if is_beside else threads,
+                largest_beside=SMALL_BESIDE if is_beside else BLOB_FRAME_BYTES,
+                level=_QUICK_LEVEL if is_quick else BLOB_LEVEL,
+                bases=() if leaning is None else leaning.bases,
+            )
         )
         if plan.begins_with is not None:
             _copy(writer, hub, plan.begins_with, opened)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from musehub_plugin.mpack.layout import (
+    BLOB_FRAME_BYTES,
     MAGIC,
     METADATA_FRAME_BYTES,
     Codec,
@@ -33,6 +34,8 @@ _PREFIXED_LEVEL = 6
 _METADATA_WINDOW_LOG = 22
 _BLOB_WINDOW_LOG = 24
 _PART_BYTES = 1 << 18
+# Bytes of frames, all together, that are worth keeping while they are compressed beside what follows them.
+SMALL_BESIDE = 4 << 20
 
 
 class Sink(Protocol):
@@ -70,9 +73,10 @@ class _Blobs:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A frame of blobs that is being compressed."""
+    """A frame that is being compressed: its raw bytes, and what it holds: blobs, or a number of some kind."""
 
-    blobs: _Blobs
+    raw: bytes | bytearray
+    content: _Blobs | tuple[Kind, int]
     result: Future[tuple[Codec, bytes | bytearray]]
 
 
@@ -82,12 +86,15 @@ class FrameEmitter:
     Args:
         out: where the pack goes.
         limits: the ratio that the file must keep to.
-        threads: how many compress frames of blobs beside the one that calls, which else does it; a frame for each is
-            kept in memory. The bytes are the same for any number.
+        threads: how many compress frames beside the one that calls, which else does it; a frame of blobs for each is
+            kept in memory. Small ones of blobs go on beside what follows them. The bytes are the same for any number.
         level: zstd level for large frames of anything but blobs.
+        largest: a frame of blobs of more bytes is compressed by the one that calls all the same.
     """
 
-    def __init__(self, out: Sink, limits: Limits, threads: int, level: int = METADATA_LEVEL) -> None:
+    def __init__(
+        self, out: Sink, limits: Limits, threads: int, level: int = METADATA_LEVEL, largest: int = BLOB_FRAME_BYTES
+    ) -> None:
         self._out = out
         self._limits = limits
         self._level = level
@@ -96,6 +103,8 @@ class FrameEmitter:
         self._to_come = 0
         self._prefix_total = 0
         self._threads = threads
+        self._largest = largest
+        self._have_blobs_ended = False
         self._pool: ThreadPoolExecutor | None = None
         self._waiting: deque[_Waiting] = deque()
         self._spare = bytearray()
@@ -119,6 +128,7 @@ class FrameEmitter:
 
     def copy(self, frame: Frame, stored: bytes) -> None:
         """Write a frame of another pack as it is."""
+        self.drain()
         self._frames.append(replace(frame, position=self.position))
         self._write(stored)
         self._to_come -= len(stored)
@@ -136,10 +146,15 @@ class FrameEmitter:
         """
         if len(raw) > METADATA_FRAME_BYTES:
             raise ValueError(f"{len(raw)} bytes of {kind.name.lower()} do not fit in a frame")
-        self.drain()
         level = METADATA_LEVEL if len(raw) < _SMALL_METADATA else self._level
         if kind == Kind.OUTSIDE:
             level = _IDS_LEVEL
+        if self._pool is not None and self._waiting and self._bytes_waiting + len(raw) <= SMALL_BESIDE:
+            # Behind the last blobs, which may take longer than all that follows.
+            result = self._pool.submit(encode_frame, raw, level=level, window_log=_METADATA_WINDOW_LOG)
+            self._waiting.append(_Waiting(raw, (kind, count), result))
+            return
+        self.drain()
         self._append(kind, raw, count, *encode_frame(raw, level=level, window_log=_METADATA_WINDOW_LOG))
 
     def emit_compressed(self, frame: Frame, stored: bytes) -> None:
@@ -156,19 +171,25 @@ class FrameEmitter:
     def emit_blobs(self, raw: bytes | bytearray, count: int, level: int, prefix: Prefix | None = None) -> None:
         """Write a frame of blobs, now or when it is compressed; `raw` must not be changed any more."""
         blobs = _Blobs(raw, count, level, prefix)
-        if self._threads == 0:
+        if self._threads == 0 or len(raw) > self._largest:
+            self._leave_waiting(0)
             self._append_blobs(blobs, *blobs.compress())
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="mpack")
         # So that no frame waits for its turn: it would be in memory for nothing.
-        while len(self._waiting) >= self._threads:
-            self._take()
-        self._waiting.append(_Waiting(blobs, self._pool.submit(blobs.compress)))
+        self._leave_waiting(self._threads - 1)
+        self._waiting.append(_Waiting(raw, blobs, self._pool.submit(blobs.compress)))
 
-    def _take(self) -> None:
-        first = self._waiting.popleft()
-        self._append_blobs(first.blobs, *first.result.result())
+    def _leave_waiting(self, most: int) -> None:
+        """Write the first of the frames that are being compressed, until no more than so many are left."""
+        while len(self._waiting) > most:
+            first = self._waiting.popleft()
+            if isinstance(first.content, _Blobs):
+                self._append_blobs(first.content, *first.result.result())
+            else:
+                kind, count = first.content
+                self._append(kind, first.raw, count, *first.result.result())
 
     def _append_blobs(self, blobs: _Blobs, codec: Codec, stored: bytes | bytearray) -> None:
         if codec == Codec.PREFIXED and blobs.prefix:
@@ -180,7 +201,7 @@ class FrameEmitter:
             else:
                 self._prefix_total = prefixes
         self._append(Kind.BLOBS, blobs.raw, blobs.count, codec, stored)
-        if isinstance(blobs.raw, bytearray):
+        if isinstance(blobs.raw, bytearray) and not self._have_blobs_ended:
             self._spare = blobs.raw
 
     def spare(self) -> bytearray:
@@ -191,11 +212,20 @@ class FrameEmitter:
         spare, self._spare = self._spare, bytearray()
         return spare
 
+    def end_blobs(self) -> None:
+        """Keep no more memory for frames of blobs: none will come."""
+        self._have_blobs_ended = True
+        self._spare = bytearray()
+        if self._bytes_waiting > SMALL_BESIDE:
+            self.drain()
+
+    @property
+    def _bytes_waiting(self) -> int:
+        return sum(len(each.raw) for each in self._waiting)
+
     def drain(self) -> None:
         """Write the frames that are still being compressed."""
-        while self._waiting:
-            self._take()
-        self._spare = bytearray()
+        self._leave_waiting(0)
 
     def _append(self, kind: Kind, raw: bytes | bytearray, count: int, codec: Codec, stored: bytes | bytearray) -> None:
         self._raw_total += len(raw)

@@ -92,6 +92,7 @@ class MPackWriter:
         limits: sizes that a single path, message, commit or the pack's ratio must keep to. A reader with the same
             limits accepts what was written, unless the whole exceeds its totals.
         threads: how many compress blobs beside the one that calls; each takes 32 MiB more. The bytes are the same.
+        largest_beside: frames of more bytes are not compressed beside the one that calls, so that less memory is taken.
         bases: id and manifest of snapshots that the receiver holds with all their blobs, the most useful first. The
             pack may then be a thin one, which only who holds them can read. Every base takes 32 bytes. The last are
             not leaned on where they would be more than a reader should have to look through.
@@ -111,6 +112,7 @@ class MPackWriter:
         level: int = BLOB_LEVEL,
         limits: Limits | None = None,
         threads: int = 0,
+        largest_beside: int = BLOB_FRAME_BYTES,
         bases: Sequence[tuple[str, Mapping[str, str]]] = (),
         blobs: Iterable[bytes] | None = None,
         folder: Path | None = None,
@@ -121,7 +123,7 @@ class MPackWriter:
         self._summary: PackSummary | None = None
         self._copied: MPackReader | None = None
         accepted = self._limits if blobs is None else self._history_limits()
-        self._emitter = FrameEmitter(out, accepted, threads, min(level, METADATA_LEVEL))
+        self._emitter = FrameEmitter(out, accepted, threads, min(level, METADATA_LEVEL), largest_beside)
 
         self._leaning = Leaning(bases, self._limits)
         # What is in it beyond what is filled was in a frame before.
@@ -166,7 +168,7 @@ class MPackWriter:
         if stage > self._stage and self._stage == _Stage.BLOBS:
             self._flush_blobs()
             self._buffer = bytearray()
-            self._emitter.drain()
+            self._emitter.end_blobs()
             self._write_directory()
             self._copy_frames(Kind.SNAPSHOTS)
         if stage > _Stage.SNAPSHOTS >= self._stage:
@@ -586,6 +588,7 @@ class MPackWriter:
         if self._summary is None:
             self._enter_stage(_Stage.FINISHED)
             self._commits.flush()
+            self._emitter.drain()
             thin = self._emitter.prefixed or self._snapshots.based
             self._emitter.finish(self._leaning.digests if thin else ())
             self._summary = PackSummary(

@@ -262,6 +262,27 @@ def test_any_number_of_threads_writes_the_same_bytes(threads: int) -> None:
     assert packs[0] == packs[1]
 
 
+@pytest.mark.parametrize("largest", [0, 1 << 18, FRAME])
+@pytest.mark.parametrize("sizes", [[1 << 12] * 9, [5 << 20], [1 << 20, 15 << 20, 1 << 20, 1 << 12]], ids=str)
+def test_history_beside_blobs_that_are_being_compressed_is_the_same_bytes(largest: int, sizes: list[int]) -> None:
+    blobs = [(ids.fake_id(f"blob {n}"), Random(n).randbytes(64) * (size // 64)) for n, size in enumerate(sizes)]
+    packs = []
+    for threads in (0, 1):
+        out = io.BytesIO()
+        with MPackWriter(out, level=1, threads=threads, largest_beside=largest) as writer:
+            for object_id, content in blobs:
+                writer.add_blob(object_id, content)
+            for n in range(5_000):
+                changed = {f"path {n % 50}": blobs[n % len(blobs)][0], "outside": ids.fake_id(f"{n}")}
+                writer.add_snapshot_delta(ids.fake_id(f"snapshot {n}"), (), changed, derivable=False)
+            for n in range(5_000):
+                writer.add_commit(
+                    {"commit_id": ids.fake_id(f"commit {n}"), "snapshot_id": ids.fake_id(f"snapshot {n}")}
+                )
+        packs.append(out.getvalue())
+    assert packs[0] == packs[1]
+
+
 def test_an_exception_ends_the_threads() -> None:
     before = set(threading.enumerate())
     writer = MPackWriter(io.BytesIO(), level=1, threads=2)
