@@ -60,6 +60,8 @@ class PackedBlobs:
         self._frames = array("I", [0]) * self._digests.count
         self._offsets = array("Q", [0]) * self._digests.count
         self._sizes = array("Q", [0]) * self._digests.count
+        # How far each pack will have been read: the frame, where in it, and the frames before.
+        self._reached: list[tuple[int, int, set[int]]] = [(-1, 0, set()) for _ in packs]
         # Of each pack the frames that were begun: what is behind in one of these is read by other means.
         self._begun: list[set[int]] = [set() for _ in packs]
         self._streaming: list[OpenMPack] = []
@@ -98,13 +100,11 @@ class PackedBlobs:
         digests, packs, sha256 = self._digests, self._packs, hashlib.sha256
         placed = [digests[number] for number in batch if packs[number] != _NO_PACK]
         # Somebody may have taken a blob from the repo since: rows say what a repo holds, and not packs.
-        are_held = self._reader.are_held(placed)
-        others = self._reader.read_any(
-            [from_digest(digests[number]) for number in batch if not are_held or packs[number] == _NO_PACK]
-        )
+        ahead = self._ahead(batch) if self._reader.are_held(placed) else set()
+        others = self._reader.read_any([from_digest(digests[number]) for number in batch if number not in ahead])
         for number in batch:
             digest = digests[number]
-            if not are_held or packs[number] == _NO_PACK:
+            if number not in ahead:
                 yield PackedBlob(digest, next(others)[1])
                 continue
             content = self._streamed(number)
@@ -115,11 +115,31 @@ class PackedBlobs:
                 for _, elsewhere in self._reader.read_any([from_digest(digest)]):
                     yield PackedBlob(digest, elsewhere)
 
+    def _ahead(self, batch: Sequence[int]) -> set[int]:
+        """Return those blobs that come next in their frames, or later, where the packs are read in this order.
+
+        The rest is read by other means, many at once: one by one it takes several times as long.
+        """
+        found: set[int] = set()
+        for number in batch:
+            pack, size = self._packs[number], self._sizes[number]
+            if pack == _NO_PACK or size > LARGE_BLOB:
+                continue
+            frame, offset = self._frames[number], self._offsets[number]
+            last, reached, before = self._reached[pack]
+            if frame != last:
+                if frame in before:
+                    continue
+                before.add(frame)
+                reached = 0
+            if offset >= reached:
+                self._reached[pack] = frame, offset + size, before
+                found.add(number)
+        return found
+
     def _streamed(self, number: int) -> bytes | memoryview | None:
         """Return a blob that comes next in its frame, or later; None where it does not, or cannot be read."""
         pack, frame, size = self._packs[number], self._frames[number], self._sizes[number]
-        if size > LARGE_BLOB:
-            return None
         try:
             mpack = self._reader.opened(self._mpack_ids[pack])
             if mpack is None:
