@@ -44,8 +44,8 @@ WIDE_TO_WRITE: Final = 1 << 17
 class ManifestHasher:
     """Computes the ids of a run of snapshots whose manifests differ little, without sorting each anew.
 
-    Entries before the first that changed are not hashed again: the state of the hash is kept after every so many. What is
-    hashed between two states is kept too, for as long as none of it changes: of 2,000 paths that is most of it.
+    Entries before the first that changed are not hashed again: the state of the hash is kept after every so many. What
+    is hashed between two states is kept too, for as long as none of it changes: of 2,000 paths that is most of it.
 
     Args:
         folder: where a file is made of wide manifests; None: where the system has such files.
