@@ -29,7 +29,6 @@ from musehub_plugin.history import GraphCache, History, pack_history
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import to_digest
 from musehub_plugin.incoming import lay_out
-from musehub_plugin.index import index_entries
 from musehub_plugin.memory import give_back
 from musehub_plugin.mpack import MPackReader, SnapshotDelta
 from musehub_plugin.mpack.digests import DigestTable
@@ -39,7 +38,7 @@ from musehub_plugin.signals import reached
 from musehub_plugin.storage.temporary import temporary_room
 from musehub_plugin.storage.uploads import put_mpack_file
 from musehub_plugin.store import commits as commit_store
-from musehub_plugin.store import contents, fetch_packs, fetch_plans, inventory, jobs, locks, manifests, mpacks, repos
+from musehub_plugin.store import fetch_packs, fetch_plans, inventory, jobs, locks, manifests, mpacks, repos
 from musehub_plugin.store.fetch_plans import ClonePack, ReadyPack
 from musehub_plugin.store.manifests import NewSnapshot
 from musehub_plugin.store.session import Database
@@ -306,8 +305,10 @@ class _Repack:
     def _index(self, pack: ReadyPack, file: IO[bytes], uri: str) -> None:
         self._say(f"indexing {pack.blob_count} blobs")
         self._db.transaction(lambda: self._record(pack, uri))
-        entries = index_entries(MPackReader(file))
-        while batch := list(islice(entries, _BATCH)):
+        places = (
+            (digest, frame, offset, size) for digest, (_, frame, offset, size) in MPackReader(file).placed_digests()
+        )
+        while batch := list(islice(places, _BATCH)):
             self._db.transaction(partial(self._index_batch, pack, batch))
             self._alive()
         reached("repack.indexed")
@@ -325,7 +326,7 @@ class _Repack:
         )
         jobs.add_job(self._db, jobs.index_job_id(pack.mpack_id), jobs.INDEX, pack.mpack_id, state=jobs.DONE)
 
-    def _index_batch(self, pack: ReadyPack, batch: Sequence[contents.IndexEntry]) -> None:
+    def _index_batch(self, pack: ReadyPack, batch: Sequence[mpacks.Place]) -> None:
         """Point blobs at the new pack, and away from those that were pushed to this repo."""
         locks.share_history(self._db)
         mpacks.move_places(self._db, self._repo_id, pack.mpack_id, batch)

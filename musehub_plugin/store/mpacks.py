@@ -8,6 +8,7 @@ from typing import cast
 from sqlalchemy import Executable, Table, bindparam, delete, exists, literal, select
 from sqlalchemy.dialects import postgresql
 
+from musehub_plugin.ids import from_digest
 from musehub_plugin.store.bulk import as_array, unnested
 from musehub_plugin.store.contents import IndexEntry, add_index_entries, held_objects
 from musehub_plugin.store.jobs import DONE
@@ -22,6 +23,9 @@ from musehub_plugin.store.models import (
     MusehubUpload,
 )
 from musehub_plugin.store.session import Database, batches, columns
+
+Place = tuple[bytes, int, int, int]
+"""Where in an mpack a blob is: the 32 bytes of its id, its frame, the offset in that, and its size."""
 
 
 def repo_holds_mpack(db: Database, repo_id: str, mpack_id: str) -> bool:
@@ -149,16 +153,16 @@ def loose_packs(db: Database, repo_id: str) -> dict[str, int]:
     return {row.mpack_id: row.size_bytes for row in rows}
 
 
-def move_places(db: Database, repo_id: str, mpack_id: str, entries: Sequence[IndexEntry]) -> None:
+def move_places(db: Database, repo_id: str, mpack_id: str, places: Sequence[Place]) -> None:
     """Point blobs that a repo holds at an mpack, and away from the other packs that were pushed to the repo."""
     if db.dialect != "postgresql":
+        entries = [IndexEntry(from_digest(digest), *place) for digest, *place in places]
         held = held_objects(db, repo_id, [entry.object_id for entry in entries])
         add_index_entries(db, mpack_id, [entry for entry in entries if entry.object_id in held])
         _drop_older_places(db, repo_id, mpack_id, held)
         return
-    columns = [_INDEX.entity_id, _INDEX.frame, _INDEX.frame_offset, _INDEX.size_bytes]
-    values = zip(*sorted(entries), strict=True)
-    arrays = {column.name: as_array(column, each) for column, each in zip(columns, values, strict=True)}
+    values = zip(*sorted(places), strict=True)
+    arrays = {column.name: as_array(column, each) for column, each in zip(_PLACE, values, strict=True)}
     for statement in _MOVE:
         db.execute(statement, {**arrays, "repo_id": repo_id, "mpack_id": mpack_id})
 
@@ -166,7 +170,7 @@ def move_places(db: Database, repo_id: str, mpack_id: str, entries: Sequence[Ind
 def _move() -> tuple[Executable, Executable]:
     """Return the statements of `move_places`: the places that are added, and those that go."""
     table = cast(Table, MusehubMPackIndex.__table__)
-    given = unnested([_INDEX.entity_id, _INDEX.frame, _INDEX.frame_offset, _INDEX.size_bytes]).c
+    given = unnested(_PLACE).c
     repo_id, mpack_id = bindparam("repo_id", type_=_REF.repo_id.type), bindparam("mpack_id", type_=Id())
     is_held = exists().where(_REF.object_id == given.entity_id, _REF.repo_id == repo_id)
     names = ["entity_id", "mpack_id", "entity_type", "frame", "frame_offset", "size_bytes"]
@@ -186,6 +190,7 @@ def _move() -> tuple[Executable, Executable]:
 
 
 _INDEX, _REF = columns(MusehubMPackIndex), columns(MusehubObjectRef)
+_PLACE = [_INDEX.entity_id, _INDEX.frame, _INDEX.frame_offset, _INDEX.size_bytes]
 _MOVE = _move()
 
 
