@@ -58,6 +58,7 @@ class ChangeSpool(Sequence[PlannedChange]):
     Attributes:
         objects: these, and what else the changes name, by their numbers.
         blob_count: how many blobs the plan has.
+        is_wide: whether memory has no room for some of the manifests.
     """
 
     def __init__(self, blobs: Iterable[bytes] = ()) -> None:
@@ -65,6 +66,7 @@ class ChangeSpool(Sequence[PlannedChange]):
         for digest in blobs:
             self.objects.number(digest)
         self.blob_count = self.objects.count
+        self.is_wide = False
         self._ends = array("Q", [0])
         # Those that are in files of their own.
         self._wide: dict[int, PlannedChange] = {}
@@ -77,6 +79,7 @@ class ChangeSpool(Sequence[PlannedChange]):
         What is in a file of its own stays there; its objects have numbers where others named them before.
         """
         snapshot_id, (removed, changed), derivable = planned
+        self.is_wide = self.is_wide or isinstance(planned.change, WideDifference)
         if not (isinstance(removed, list) and isinstance(changed, dict)):
             self._wide[len(self)] = planned
             self._ends.append(self._ends[-1])
@@ -89,11 +92,6 @@ class ChangeSpool(Sequence[PlannedChange]):
             self._stored.append(self._tail)
             self._tail = bytearray()
         return zip(paths, numbers, strict=True)
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether some changes are in files of their own."""
-        return bool(self._wide)
 
     @property
     def handles(self) -> Sequence[int] | None:

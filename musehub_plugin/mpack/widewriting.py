@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 
 from musehub_plugin import ids
-from musehub_plugin.mpack.pages import Page, SortedPages
+from musehub_plugin.mpack.pages import Page, PageFile, SortedPages
 from musehub_plugin.mpack.wide import PIECE, WideManifest, WidePaths, WideRefs, with_paths, with_refs
 
 
@@ -15,6 +16,35 @@ def both_wide(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[WideMa
     file = next(each.pages.file for each in (now, before) if isinstance(each, WideManifest))
     wide = [each if isinstance(each, WideManifest) else WideManifest.of(each, file) for each in (before, now)]
     return wide[0], wide[1]
+
+
+def followed(
+    before: Mapping[str, str], removed: Collection[str], changed: Mapping[str, str], folder: Path | None
+) -> tuple[WideManifest, WideManifest]:
+    """Return a manifest and the one that follows on it, as ones that are read from a file.
+
+    Args:
+        before: the manifest before.
+        removed: paths that are gone, but those that are in `changed` too.
+        changed: what is new or different.
+        folder: where a file is made; None: where the system has such files.
+
+    Raises:
+        ValueError: a removed path was not there.
+    """
+    if not isinstance(before, WideManifest):
+        file = changed.pages.file if isinstance(changed, WideManifest) else PageFile(folder)
+        before = WideManifest.of(before, file)
+    now = before.copy()
+    gone = (path for path in removed if path not in changed)
+    while some := list(islice(gone, PIECE)):
+        there = now.get_many(some)
+        for path in some:
+            if path not in there:
+                raise ValueError(f"removes {path!r:.100}, which is not there")
+        now.remove(some)
+    now.follow((), changed, full=not len(now))
+    return before, now
 
 
 def wide_change(

@@ -6,7 +6,6 @@ from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -466,22 +465,12 @@ class MPackWriter:
     ) -> None:
         """Append a snapshot that is given as what changed, where memory has no room for its manifest."""
         # Here and not above: hardly any manifest is wide.
-        from musehub_plugin.mpack.pages import PageFile
-        from musehub_plugin.mpack.wide import PIECE, WideManifest
+        from musehub_plugin.mpack.widewriting import followed
 
-        before = self._manifest
-        if isinstance(before, dict):
-            file = changed.pages.file if is_wide(changed) else PageFile(self._folder)
-            before = self._manifest = WideManifest.of(before, file)
-        now = before.copy()
-        gone = (path for path in removed if path not in changed)
-        while some := list(islice(gone, PIECE)):
-            there = now.get_many(some)
-            for path in some:
-                if path not in there:
-                    raise ValueError(f"snapshot {snapshot_id} removes {path!r:.100}, which is not there")
-            now.remove(some)
-        now.follow((), changed, full=not len(now))
+        try:
+            self._manifest, now = followed(self._manifest, removed, changed, self._folder)
+        except ValueError as error:
+            raise ValueError(f"snapshot {snapshot_id} {error}") from None
         self._add_wide(snapshot_id, now, derivable)
 
     def add_numbered_snapshots(
