@@ -97,13 +97,14 @@ class PackedBlobs:
                 self._sizes[number] = size
 
     def _read(self, batch: Sequence[int]) -> Iterator[PackedBlob]:
-        digests, packs, sha256 = self._digests, self._packs, hashlib.sha256
-        placed = [digests[number] for number in batch if packs[number] != _NO_PACK]
+        packs, sha256 = self._packs, hashlib.sha256
+        digests = list(map(self._digests.__getitem__, batch))
+        placed = [digest for number, digest in zip(batch, digests, strict=True) if packs[number] != _NO_PACK]
         # Somebody may have taken a blob from the repo since: rows say what a repo holds, and not packs.
         ahead = self._ahead(batch) if self._reader.are_held(placed) else set()
-        others = self._reader.read_any([from_digest(digests[number]) for number in batch if number not in ahead])
-        for number in batch:
-            digest = digests[number]
+        behind = (digest for number, digest in zip(batch, digests, strict=True) if number not in ahead)
+        others = self._reader.read_any(list(map(from_digest, behind)))
+        for number, digest in zip(batch, digests, strict=True):
             if number not in ahead:
                 yield PackedBlob(digest, next(others)[1])
                 continue
