@@ -25,7 +25,8 @@ from musehub_plugin.mpack.thin import MAX_BASES
 from musehub_plugin.mpack.writer import BLOB_LEVEL, NOT_IN_PACK
 from musehub_plugin.packedblobs import PackedBlobs
 from musehub_plugin.placedblobs import IdSequence
-from musehub_plugin.plan import CopiedPack, Plan, read_changes
+from musehub_plugin.plan import CopiedPack, Plan
+from musehub_plugin.plannedchanges import read_changes
 from musehub_plugin.signals import report_damage
 from musehub_plugin.storage.uploads import open_mpack
 from musehub_plugin.store import commits as commit_store

@@ -33,7 +33,8 @@ from musehub_plugin.memory import give_back
 from musehub_plugin.mpack import MPackReader, SnapshotDelta
 from musehub_plugin.mpack.digests import DigestTable
 from musehub_plugin.placedblobs import distinct_ids
-from musehub_plugin.plan import Plan, plan_delta, read_changes
+from musehub_plugin.plan import Plan, plan_delta
+from musehub_plugin.plannedchanges import read_changes
 from musehub_plugin.signals import reached
 from musehub_plugin.storage.temporary import temporary_room
 from musehub_plugin.storage.uploads import put_mpack_file

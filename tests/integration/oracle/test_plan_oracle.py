@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, event, update
 from sqlalchemy.orm import Session
 
-from musehub_plugin import commitgraph, ids, widelog
+from musehub_plugin import commitgraph, ids, plannedchanges, widelog
 from musehub_plugin import plan as plan_module
 from musehub_plugin.errors import HistoryDamaged, NotFound
 from musehub_plugin.history import GraphCache
 from musehub_plugin.manifestlog import ManifestLog, difference
 from musehub_plugin.models import MusehubCommitGraph
 from musehub_plugin.plan import Plan, plan_delta
+from musehub_plugin.plannedchanges import read_changes
 from musehub_plugin.repack import rewrite_rows
 from musehub_plugin.store import manifests as manifest_rows
 from musehub_plugin.store.manifests import NewSnapshot, add_snapshots, new_snapshot
@@ -143,13 +144,13 @@ def write_changes(db: Database, repo_id: str, history: History) -> None:
 def test_what_snapshots_change_leads_to_their_manifests_however_they_are_read(
     databases: Databases, monkeypatch: pytest.MonkeyPatch, kept_changes: int, wide: int, together: int
 ) -> None:
-    monkeypatch.setattr(plan_module, "_SNAPSHOT_BATCH", 2)
-    monkeypatch.setattr(plan_module, "WIDE_TO_WRITE", wide)
+    monkeypatch.setattr(plannedchanges, "_SNAPSHOT_BATCH", 2)
+    monkeypatch.setattr(plannedchanges, "WIDE_TO_WRITE", wide)
     monkeypatch.setattr(widelog, "_KEPT_MANIFESTS", min(kept_changes, 64))
     monkeypatch.setattr(manifest_rows, "_READ_TOGETHER", together)
     for question in ("_rows", "_chain", "_chains"):
         monkeypatch.setattr(manifest_rows, question.upper(), Question(getattr(manifest_rows, question)))
-    monkeypatch.setattr(plan_module, "ManifestLog", partial(ManifestLog, kept_changes))
+    monkeypatch.setattr(plannedchanges, "ManifestLog", partial(ManifestLog, kept_changes))
     chance = random.Random(2026)
     for name, db in databases.items():
         for number in range(8):
@@ -161,7 +162,7 @@ def test_what_snapshots_change_leads_to_their_manifests_however_they_are_read(
             planned = plan_delta(db, repo_id, history.order, [])
             assert planned is not None
             manifest: dict[str, str] = {}
-            for snapshot_id, change, _ in plan_module.read_changes(db, repo_id, planned.snapshot_ids):
+            for snapshot_id, change, _ in read_changes(db, repo_id, planned.snapshot_ids):
                 manifest = {path: manifest[path] for path in manifest.keys() - change.removed} | dict(change.changed)
                 assert manifest == history.manifests[snapshot_id]
         db.rollback()
