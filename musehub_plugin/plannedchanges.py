@@ -42,7 +42,7 @@ def read_changes(
         HistoryDamaged: the repo does not hold one of them, or what it rests on is not there.
     """
     log: ManifestLog | WideLog = ManifestLog()
-    large = manifests.large_changes(db)
+    changes = manifests.RowChanges(db)
 
     def at_hand(one: str) -> bool:
         return log.reaches(one)
@@ -56,17 +56,17 @@ def read_changes(
                 log = WideLog(log)
             change: Difference | WideDifference | None
             if isinstance(log, WideLog):
-                change = _pass_wide(db, repo_id, snapshot_id, batch.rows, log)
+                change = _pass_wide(db, repo_id, snapshot_id, batch.rows, changes, log)
             elif row.base_id is not None and log.reaches(row.base_id):
-                change = manifests.change_of(snapshot_id, row, large)
+                change = changes.of(snapshot_id, row)
                 if change is not None:
                     change = log.pass_from(snapshot_id, row.base_id, change.removed, change.changed)
             else:
                 made: dict[str, dict[str, str]] = {}
                 if row.base_id is not None and row.base_id in border_ids:
-                    base = manifests.assembled(row.base_id, batch.rows, {}, large)
+                    base = manifests.assembled(row.base_id, batch.rows, {}, changes)
                     made = {} if base is None else {row.base_id: base}
-                whole = manifests.assembled(snapshot_id, batch.rows, made, large)
+                whole = manifests.assembled(snapshot_id, batch.rows, made, changes)
                 whole = whole or manifests.manifest(db, repo_id, snapshot_id)
                 if met is not None:
                     met.update(made)
@@ -82,12 +82,13 @@ def _pass_wide(
     repo_id: str,
     snapshot_id: str,
     rows: Mapping[str, manifests.StoredSnapshot],
+    changes: manifests.RowChanges,
     log: WideLog,
 ) -> WideDifference | None:
     """Pass a manifest that may be too wide for memory; return what it changes, None where its chain is broken."""
     way = manifests.chain_of(snapshot_id, rows, log.reaches)
     whole: Mapping[str, str] | None
-    if way is None or (whole := _assembled_wide(db, way, log, snapshot_id)) is None:
+    if way is None or (whole := _assembled_wide(db, way, changes, log, snapshot_id)) is None:
         whole = widemanifests.manifest(db, repo_id, snapshot_id)
     if whole is None:
         return None
@@ -97,7 +98,11 @@ def _pass_wide(
 
 
 def _assembled_wide(
-    db: Database, way: Sequence[tuple[str, manifests.StoredSnapshot]], log: WideLog, snapshot_id: str
+    db: Database,
+    way: Sequence[tuple[str, manifests.StoredSnapshot]],
+    changes: manifests.RowChanges,
+    log: WideLog,
+    snapshot_id: str,
 ) -> WideManifest | None:
     base_id = way[-1][1].base_id if way else snapshot_id
     whole = log.as_wide({}) if base_id is None else log.manifest_of(base_id)
@@ -106,7 +111,7 @@ def _assembled_wide(
             if not widemanifests.follow_large_row(db, each, whole):
                 return None
         else:
-            change = manifests.change_of(each, row, lambda _: None)
+            change = changes.of(each, row)
             assert change is not None  # noqa: S101 - it is with its row
             whole.follow(change.removed, change.changed, full=False)
     return whole

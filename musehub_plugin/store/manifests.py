@@ -8,20 +8,20 @@ manifests, the row holds the whole manifest in the same form. Rows written by ha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgpack
 from sqlalchemy import (
+    Column,
     ColumnElement,
-    Integer,
     Select,
+    Table,
     and_,
     bindparam,
     case,
     event,
     exists,
     func,
-    join,
     literal_column,
     null,
     outerjoin,
@@ -30,6 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import QueryContext, aliased
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from musehub_plugin.ids import from_digest, to_digest
 from musehub_plugin.manifestlog import Difference
@@ -41,16 +42,13 @@ from musehub_plugin.store.session import Database, batches, columns
 
 # A manifest is read by one statement that follows its chain: some 14 us a row.
 MAX_CHAIN = 100
-# Rows written by hand may make longer ones.
-_LONGEST_CHAIN = 10_000
 # Manifests of large trees are some 500 KB each; so many are in memory at once.
 _MANIFEST_BATCH = 50
 # Bytes of a row's change, some 3,000 paths, that are read together with other rows.
 _READ_TOGETHER = 1 << 18
-
-
-# Values that a prepared statement has in its text.
-_ONE = literal_column("1", Integer)
+# Changes that stay unpacked, and how large they are: up to 8 MB in all, and mostly less than one.
+_KEPT_CHANGES = 500
+_KEPT_BYTES = 1 << 12
 
 
 class StoredSnapshot(NamedTuple):
@@ -141,34 +139,41 @@ def unpack_change(packed: bytes) -> Difference:
     )
 
 
-ReadLarge = Callable[[str], bytes | None]
-"""Gives what the large row of a snapshot holds; None where that is not there any more."""
+class RowChanges:
+    """What rows change, unpacked.
 
-
-def large_changes(db: Database) -> ReadLarge:
-    """Return what reads large rows, by a statement each; many may rest on the one that was read last."""
-    last: dict[str, bytes | None] = {}
-
-    def read(snapshot_id: str) -> bytes | None:
-        if snapshot_id not in last:
-            large = select(MusehubSnapshot.delta_blob).where(MusehubSnapshot.snapshot_id == snapshot_id)
-            packed = db.execute(large).scalar_one_or_none()
-            last.clear()
-            last[snapshot_id] = packed
-        return last[snapshot_id]
-
-    return read
-
-
-def change_of(snapshot_id: str, row: StoredSnapshot, large: ReadLarge) -> Difference | None:
-    """Return what a row changes; None where it is large, and not there any more.
-
-    It is unpacked each time: of many rows that takes four times the memory.
+    Args:
+        db: the unit of work, by which large rows are read, a statement for each.
     """
-    if row.by_hand is not None:
-        return Difference([], msgpack.unpackb(row.by_hand))
-    packed = large(snapshot_id) if row.packed is None else row.packed
-    return None if packed is None else unpack_change(packed)
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        # Of a history with many branches, many snapshots rest on the same rows.
+        self._small: dict[str, Difference] = {}
+        self._large: tuple[str, bytes | None] | None = None
+
+    def of(self, snapshot_id: str, row: StoredSnapshot) -> Difference | None:
+        """Return what a row changes, not to be changed by others; None where it is large, and not there any more."""
+        known = self._small.get(snapshot_id)
+        if known is not None:
+            return known
+        if row.by_hand is not None:
+            return Difference([], msgpack.unpackb(row.by_hand))
+        packed = self._read(snapshot_id) if row.packed is None else row.packed
+        if packed is None:
+            return None
+        change = unpack_change(packed)
+        if len(packed) <= _KEPT_BYTES:
+            if len(self._small) == _KEPT_CHANGES:
+                self._small.clear()
+            self._small[snapshot_id] = change
+        return change
+
+    def _read(self, snapshot_id: str) -> bytes | None:
+        if self._large is None or self._large[0] != snapshot_id:
+            large = select(MusehubSnapshot.delta_blob).where(MusehubSnapshot.snapshot_id == snapshot_id)
+            self._large = snapshot_id, self._db.execute(large).scalar_one_or_none()
+        return self._large[1]
 
 
 class SnapshotBatch(NamedTuple):
@@ -220,10 +225,10 @@ def manifests(db: Database, repo_id: str, snapshot_ids: Sequence[str]) -> Iterat
     paths. What is yielded is the caller's.
     """
     made: dict[str, dict[str, str]] = {}
-    large = large_changes(db)
+    changes = RowChanges(db)
     for batch in batches_of(db, repo_id, snapshot_ids, _MANIFEST_BATCH):
         for snapshot_id in batch.snapshot_ids:
-            whole = assembled(snapshot_id, batch.rows, made, large) if snapshot_id in batch.held else None
+            whole = assembled(snapshot_id, batch.rows, made, changes) if snapshot_id in batch.held else None
             if whole is not None:
                 # Neighbours rest on one another; what lies further back is made again.
                 made = {snapshot_id: whole}
@@ -238,7 +243,7 @@ def manifest(db: Database, repo_id: str, snapshot_id: str) -> dict[str, str] | N
 
 
 def assembled(
-    snapshot_id: str, rows: Mapping[str, StoredSnapshot], made: Mapping[str, dict[str, str]], large: ReadLarge
+    snapshot_id: str, rows: Mapping[str, StoredSnapshot], made: Mapping[str, dict[str, str]], changes: RowChanges
 ) -> dict[str, str] | None:
     """Return a manifest by its chain; None where the chain is broken.
 
@@ -246,7 +251,7 @@ def assembled(
         snapshot_id: the snapshot.
         rows: it and what it rests on.
         made: manifests that are at hand; not changed.
-        large: reads what the rows are too large to have with them.
+        changes: unpacks what they change.
     """
     way = chain_of(snapshot_id, rows, made.__contains__)
     if way is None:
@@ -254,7 +259,7 @@ def assembled(
     base_id = way[-1][1].base_id if way else snapshot_id
     result = {} if base_id is None else dict(made[base_id])
     for each, row in reversed(way):
-        change = change_of(each, row, large)
+        change = changes.of(each, row)
         if change is None:
             return None
         for path in change.removed:
@@ -278,12 +283,10 @@ def chain_of(
     return way
 
 
-def _columns() -> Sequence[ColumnElement[Any]]:
-    """Return what is read of a row; of a change that is large, nothing."""
-    snapshot = columns(MusehubSnapshot)
-    is_small = func.length(snapshot.delta_blob) <= literal_column(str(_READ_TOGETHER))
-    change = case((is_small, snapshot.delta_blob)).label("delta_blob")
-    return snapshot.snapshot_id, snapshot.base_id, snapshot.entry_count, change, snapshot.manifest_blob
+def _contents(row: ReadOnlyColumnCollection[str, Column[Any]]) -> Sequence[ColumnElement[Any]]:
+    """Return what is read of a row besides its ids; of a change that is large, nothing."""
+    is_small = func.length(row.delta_blob) <= literal_column(str(_READ_TOGETHER))
+    return row.entry_count, case((is_small, row.delta_blob)), row.manifest_blob
 
 
 def _rows(among: Among) -> Select[Any]:
@@ -291,44 +294,41 @@ def _rows(among: Among) -> Select[Any]:
     snapshot, ref = columns(MusehubSnapshot), columns(MusehubSnapshotRef)
     is_held = and_(ref.snapshot_id == snapshot.snapshot_id, ref.repo_id == bindparam("repo_id"))
     return (
-        select(*_columns(), ref.repo_id)
+        select(snapshot.snapshot_id, snapshot.base_id, *_contents(snapshot), ref.repo_id)
         .select_from(outerjoin(MusehubSnapshot.__table__, MusehubSnapshotRef.__table__, is_held))
         .where(among(snapshot.snapshot_id, "snapshot_ids"))
     )
+
+
+def _followed(wanted: ColumnElement[bool], *held: ColumnElement[Any]) -> Select[Any]:
+    """Return the statement for the rows of some snapshots and those that they rest on, each once.
+
+    Each row is looked up by a subquery of its own. Joined to the table, PostgreSQL reads all of that where it is small,
+    once for each row of the longest chain: it expects many times more rows than there are.
+    """
+    table = cast(Table, MusehubSnapshot.__table__)
+    first, below, row = table.c, table.alias("below").c, table.alias("row").c
+    chain = select(first.snapshot_id, first.base_id).where(wanted).cte("chain", recursive=True)
+    base_id = select(below.base_id).where(below.snapshot_id == chain.c.base_id).scalar_subquery()
+    # A row that is there already ends it, where rows written by hand rest on one another in a circle.
+    chain = chain.union(select(chain.c.base_id, base_id).where(chain.c.base_id.is_not(None)))
+    contents = [
+        select(column).where(row.snapshot_id == chain.c.snapshot_id).scalar_subquery() for column in _contents(row)
+    ]
+    return select(chain.c.snapshot_id, chain.c.base_id, *contents, *held)
 
 
 def _chain(_: Among) -> Select[Any]:
     """Return the statement for the row of a snapshot and those that it rests on, and whether a repo holds the first."""
     snapshot, ref = columns(MusehubSnapshot), columns(MusehubSnapshotRef)
     wanted = bindparam("snapshot_id", type_=snapshot.snapshot_id.type)
-    rows = select(*_columns())
-    chain = rows.add_columns(_ONE.label("depth")).where(snapshot.snapshot_id == wanted).cte("chain", recursive=True)
-    below = rows.add_columns(chain.c.depth + _ONE).select_from(
-        join(MusehubSnapshot.__table__, chain, snapshot.snapshot_id == chain.c.base_id)
-    )
-    # No chain of ours is as long; rows that rest on one another in a circle must not be followed for ever.
-    chain = chain.union_all(below.where(chain.c.depth < literal_column(str(_LONGEST_CHAIN))))
     holder = select(ref.repo_id).where(ref.snapshot_id == wanted, ref.repo_id == bindparam("repo_id"))
-    return select(
-        chain.c.snapshot_id,
-        chain.c.base_id,
-        chain.c.entry_count,
-        chain.c.delta_blob,
-        chain.c.manifest_blob,
-        holder.scalar_subquery(),
-    )
+    return _followed(snapshot.snapshot_id == wanted, holder.scalar_subquery())
 
 
 def _chains(among: Among) -> Select[Any]:
     """Return the statement for rows of snapshots and those that they rest on, which may be the same."""
-    snapshot = columns(MusehubSnapshot)
-    rows = select(*_columns())
-    # All of each row from the start: to join the rows to their ids at the end, PostgreSQL read the whole table.
-    chain = rows.where(among(snapshot.snapshot_id, "snapshot_ids")).cte("chain", recursive=True)
-    chain = chain.union(
-        rows.select_from(join(MusehubSnapshot.__table__, chain, snapshot.snapshot_id == chain.c.base_id))
-    )
-    return select(chain, null())
+    return _followed(among(columns(MusehubSnapshot).snapshot_id, "snapshot_ids"), null())
 
 
 _ROWS, _CHAIN, _CHAINS = Question(_rows), Question(_chain), Question(_chains)
@@ -501,12 +501,12 @@ def entry_total(db: Database, repo_id: str, snapshot_ids: Iterable[str]) -> int:
 
 def make_whole(db: Database, snapshot_ids: Sequence[str]) -> None:
     """Have rows hold their whole manifests, so that what they rested on can be removed."""
-    large = large_changes(db)
+    changes = RowChanges(db)
     for start in range(0, len(snapshot_ids), _MANIFEST_BATCH):
         batch = snapshot_ids[start : start + _MANIFEST_BATCH]
         rows = _rows_with_chains(db, batch)
         for snapshot_id in batch:
-            whole = assembled(snapshot_id, rows, {}, large)
+            whole = assembled(snapshot_id, rows, {}, changes)
             if whole is None:
                 continue
             db.change(
@@ -535,7 +535,7 @@ def _show_whole(snapshot: MusehubSnapshot, context: QueryContext) -> None:
         return
     db = Database(context.session)
     rows = _rows_with_chains(db, [snapshot.snapshot_id])
-    whole = assembled(snapshot.snapshot_id, rows, {}, large_changes(db))
+    whole = assembled(snapshot.snapshot_id, rows, {}, RowChanges(db))
     if whole is not None:
         set_committed_value(snapshot, "manifest_blob", msgpack.packb(dict(sorted(whole.items()))))
         set_committed_value(snapshot, "directories", directories(whole))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,8 @@ from musehub_plugin import descent, ids
 from musehub_plugin.descent import Descent
 from musehub_plugin.manifestlog import ManifestLog, difference
 from musehub_plugin.mpack import SnapshotDelta
-from musehub_plugin.store.manifests import MAX_CHAIN, Chain, NewSnapshot, StoredSnapshot, assembled
+from musehub_plugin.store.manifests import MAX_CHAIN, Chain, NewSnapshot, RowChanges, StoredSnapshot, assembled
+from musehub_plugin.store.session import Database
 from tests.dags import CONTENTS, Dag, History, dags
 from tests.effort import effort
 
@@ -47,7 +49,7 @@ class Rows:
     def manifest(self, snapshot_id: str) -> dict[str, str] | None:
         """Return a manifest by its chain."""
         rows = {each: StoredSnapshot(row.base_id, row.entry_count, row.packed, None) for each, row in self.rows.items()}
-        return assembled(snapshot_id, rows, {}, lambda _: None) if snapshot_id in self.held else None
+        return assembled(snapshot_id, rows, {}, no_large_rows()) if snapshot_id in self.held else None
 
     def chain(self, snapshot_id: str) -> Chain:
         """Return how long a chain is, counted."""
@@ -57,6 +59,11 @@ class Rows:
             length, size = length + 1, size + len(at.packed)
             at = self.rows[at.base_id]
         return Chain(length, size)
+
+
+def no_large_rows() -> RowChanges:
+    """Return what unpacks rows of which none is so large that it is asked for apart."""
+    return RowChanges(cast(Database, None))
 
 
 def deltas(history: History, order: Iterable[str], wide_from: int | None = None) -> Iterable[SnapshotDelta]:

@@ -17,7 +17,7 @@ from musehub_plugin.mpack.digests import DigestTable
 from musehub_plugin.store.manifests import NewSnapshot, StoredSnapshot, assembled
 from musehub_plugin.stretches import FirstPaths, Introduced, stretches
 from tests.dags import Dag, History, dags
-from tests.unit.test_descent import deltas
+from tests.unit.test_descent import deltas, no_large_rows
 
 
 def spooled(history: History, order: Collection[str]) -> CommitSpool:
@@ -81,7 +81,7 @@ def test_rows_of_stretches_read_back_to_what_was_pushed_and_each_commit_introduc
 
     def manifest(snapshot_id: str) -> dict[str, str] | None:
         stored = {each: StoredSnapshot(row.base_id, row.entry_count, row.packed, None) for each, row in rows.items()}
-        return assembled(snapshot_id, stored, {}, lambda _: None)
+        return assembled(snapshot_id, stored, {}, no_large_rows())
 
     kept = data.draw(st.sampled_from((2, 1_000)))
     introduced, log = Introduced(objects), ManifestLog(kept_changes=kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.pool import NullPool
 
-from musehub_plugin.ids import fake_id
+from musehub_plugin.ids import PREFIX, fake_id
 from musehub_plugin.store.builds import take_build
 from musehub_plugin.store.commits import held_commits
 from musehub_plugin.store.fetch_packs import is_file_needed, keep_fetch_pack
+from musehub_plugin.store.manifests import manifests
 from musehub_plugin.store.repos import find_repo
 from musehub_plugin.store.session import Database
 from musehub_plugin.testing.factories import create_repo
@@ -24,6 +26,20 @@ _MANY_COMMITS = """
     INSERT INTO musehub_commit_ref (repo_id, commit_id)
     SELECT 'a repo', sha256(number::text::bytea) FROM generate_series(1, 20000) AS number
 """
+
+
+# Twenty chains of a hundred rows, each of which changes nothing.
+_CHAINS = """
+    INSERT INTO musehub_snapshot (snapshot_id, base_id, delta_blob, entry_count, directories, created_at)
+    SELECT sha256(number::text::bytea),
+           CASE WHEN number % 100 > 0 THEN sha256((number - 1)::text::bytea) END,
+           '\\x939090c400'::bytea, 0, '[]', now()
+    FROM generate_series(0, 1999) AS number
+"""
+_HELD = """
+    INSERT INTO musehub_snapshot_ref (repo_id, snapshot_id) SELECT 'a repo', snapshot_id FROM musehub_snapshot
+"""
+_SCANS = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'musehub_snapshot'"
 
 
 @pytest.fixture
@@ -139,6 +155,22 @@ def test_a_question_of_one_value_is_not_planned_anew_each_time(hub: HubEnvironme
         ).scalar_one()
     # PostgreSQL looks at five plans of their own before it keeps one for all.
     assert planned <= 5
+
+
+@pytest.mark.parametrize("numbers", [(99,), (99, 199), (99, 199, 299)], ids=["one", "two", "three"])
+def test_chains_of_snapshots_are_followed_without_reading_the_whole_table(
+    hub: HubEnvironment, numbers: tuple[int, ...]
+) -> None:
+    with hub.session() as session:
+        for statement in (_CHAINS, _HELD, "ANALYZE musehub_snapshot"):
+            session.execute(text(statement))
+        session.commit()
+        # From here on by the session's transaction, which can be asked what it did.
+        before = session.execute(text(_SCANS)).scalar_one()
+        snapshot_ids = [PREFIX + sha256(str(number).encode()).hexdigest() for number in numbers]
+        found = dict(manifests(Database(session), "a repo", snapshot_ids))
+        scans = session.execute(text(_SCANS)).scalar_one() - before
+    assert (found, scans) == ({snapshot_id: {} for snapshot_id in snapshot_ids}, 0)
 
 
 def test_a_question_begins_no_unit_of_work(hub: HubEnvironment) -> None:
