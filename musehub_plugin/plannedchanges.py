@@ -110,10 +110,11 @@ def _assembled_wide(
         if row.is_large:
             if not widemanifests.follow_large_row(db, each, whole):
                 return None
-        else:
-            change = changes.of(each, row)
-            assert change is not None  # noqa: S101 - it is with its row
-            whole.follow(change.removed, change.changed, full=False)
+            continue
+        change = changes.of(each, row)
+        if change is None:
+            return None
+        whole.follow(change.removed, change.changed, full=False)
     return whole
 
 

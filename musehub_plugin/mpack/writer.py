@@ -389,7 +389,7 @@ class MPackWriter:
             derivable = ids.from_digest(self._hasher.digest()) == snapshot_id
         else:
             self._hasher = None
-        self._append_snapshot(snapshot_id, removed, changed, derivable)
+        self._append_snapshot(snapshot_id, before, removed, changed, derivable)
 
     def _add_wide(self, snapshot_id: str, manifest: Mapping[str, str], derivable: bool | None) -> None:
         """Append a snapshot whose manifest memory has no room for, or one that follows on such a one."""
@@ -449,8 +449,8 @@ class MPackWriter:
                 return
             self._manifest = dict(self._leaning.manifests[start])
         before = self._manifest
-        is_large = len(before) + len(changed) > WIDE_TO_WRITE
-        if start is None and (is_large or is_wide(changed) or is_wide(before)):
+        is_large = is_wide(changed) or len(before) + len(changed) > WIDE_TO_WRITE
+        if not isinstance(before, dict) or (start is None and is_large):
             self._add_wide_delta(snapshot_id, removed, changed, derivable)
             return
         gone = sorted(path for path in removed if path not in changed) if removed else []
@@ -458,7 +458,7 @@ class MPackWriter:
             if path not in before:
                 raise ValueError(f"snapshot {snapshot_id} removes {path!r:.100}, which is not there")
         now = {path: object_id for path, object_id in changed.items() if before.get(path) != object_id}
-        self._append_snapshot(snapshot_id, gone, now, derivable, start)
+        self._append_snapshot(snapshot_id, before, gone, now, derivable, start)
 
     def _add_wide_delta(
         self, snapshot_id: str, removed: Collection[str], changed: Mapping[str, str], derivable: bool
@@ -531,15 +531,15 @@ class MPackWriter:
     def _append_snapshot(
         self,
         snapshot_id: str,
+        manifest: dict[str, str],
         removed: Sequence[str],
         changed: Mapping[str, str],
         derivable: bool,
         start: int | None = None,
     ) -> None:
+        """Append a snapshot, and have the manifest of the one before become this one's."""
         digest = self._snapshot_digest(snapshot_id)
         limits = self._limits
-        manifest = self._manifest
-        assert isinstance(manifest, dict)  # noqa: S101 - it is made one before
         for path in removed:
             del manifest[path]
         for path in changed:

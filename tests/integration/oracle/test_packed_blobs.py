@@ -11,6 +11,7 @@ from typing import BinaryIO
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event
 
 from musehub_plugin import ids, packedblobs
 from musehub_plugin.blobs import LARGE_BLOB, BlobReader, LargeBlob, NotIndexed
@@ -122,6 +123,29 @@ def test_each_frame_of_a_pack_that_has_blobs_as_they_are_wanted_is_read_once(
     frames = [frame for frame in MPackReader(io.BytesIO(data)).frames if frame.kind == Kind.BLOBS]
     assert len(frames) > 3
     assert [storage.reads.count((frame.position, frame.stored)) for frame in frames] == [1] * len(frames)
+
+
+def test_a_pack_in_another_order_takes_no_statement_for_each_blob(databases: Mapping[str, Database]) -> None:
+    db, storage = databases["sqlite"], MemoryStorage()
+    statements: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    # Twice through all frames.
+    wanted = [*list(BLOBS)[::2], *list(BLOBS)[1::2]]
+    with undone(db), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(mpack_writer, "BLOB_FRAME_BYTES", 300)
+        hold(db, BLOBS)
+        packs = [stored(storage, db, pack_of(BLOBS, BLOBS))]
+        engine = db.session.get_bind()
+        event.listen(engine, "before_cursor_execute", note)
+        try:
+            found = list(read(db, storage, packs, wanted))
+        finally:
+            event.remove(engine, "before_cursor_execute", note)
+    assert found == [(object_id, BLOBS[object_id]) for object_id in wanted]
+    assert len(statements) < 4
 
 
 def test_a_blob_that_was_taken_from_the_repo_is_not_read_out_of_a_pack(databases: Mapping[str, Database]) -> None:
