@@ -91,7 +91,7 @@ class Settings:
     """How long garbage stays; longer than any URL, ticket or lease lives."""
     index_inline: int = 1_000
     """Pushes of up to so many blobs are indexed in the push's own transaction (some 30 ms); 0: always by a job."""
-    fetch_inline: int = 64 * 1024
+    fetch_inline: int = 256 * 1024
     """Packs of up to so many bytes travel in the answer to a fetch, where the client takes them so; 0: none do."""
     max_builds: int = 16
     """Packs that are made at once for fetches, on all machines together."""

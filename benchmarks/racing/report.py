@@ -102,6 +102,8 @@ COMPARISONS: Final = (
     ),
     Comparison("100 commits, first time, URL", f"{_HUNDRED}, s", BY_URL, against=GIT_PLAIN, target=1.0),
     Comparison("100 commits, first time, URL", f"{_HUNDRED}, s", BY_URL, target=2.0),
+    Comparison("100 commits, first time, inline", f"{_HUNDRED}, s", INLINE, against=GIT_PLAIN, target=1.0),
+    Comparison("100 commits, first time, inline", f"{_HUNDRED}, s", INLINE, target=2.0),
     Comparison("100 commits, first time, thin", f"{_HUNDRED}, s", THIN),
     Comparison("100 commits, the pack itself", f"{_HUNDRED}, pack, B", BY_URL, against=None),
     Comparison("100 commits, the thin pack itself", f"{_HUNDRED}, pack, B", THIN, against=None, target=1.0),

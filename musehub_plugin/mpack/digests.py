@@ -6,7 +6,7 @@ A dict takes over 200 bytes for each, and a quarter of the time.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from musehub_plugin import ids
 
@@ -95,6 +95,17 @@ class DigestTable:
         if 3 * ordinal > 2 * mask:
             self._grow()
         return ordinal
+
+    def number_all(self, digests: Sequence[bytes]) -> list[int]:
+        """Return the ordinals of digests, added as `number` adds them, in a third of its time where they are few."""
+        few = self._few
+        if few is None or self.count + len(digests) > _FEW:
+            return list(map(self.number, digests))
+        new = [digest for digest in dict.fromkeys(digests) if digest not in few]
+        few.update(zip(new, range(self.count, self.count + len(new)), strict=True))
+        self._digests += b"".join(new)
+        self.count += len(new)
+        return list(map(few.__getitem__, digests))
 
     def extend(self, digests: bytes) -> None:
         """Add many at once, 32 bytes each.

@@ -171,15 +171,17 @@ class SnapshotEncoder:
 
     def _add_first(self, changed: Collection[tuple[str, int]]) -> int:
         """Note what the first row of a frame sets, such as a whole manifest; return the last ordinal."""
-        names, ordinals = zip(*changed, strict=True)
+        # No tuple of each is kept, as thousands at once have the garbage collector look through all of the process.
+        names = [path for path, _ in changed]
+        ordinals = [ordinal for _, ordinal in changed]
         self._paths.update(zip(names, range(len(names)), strict=True))
         self._changed.extend([0] * len(names))
-        self._ref_steps.extend(map(sub, ordinals, (self._last_ref, *ordinals)))
+        self._ref_steps.extend(map(sub, ordinals, chain((self._last_ref,), ordinals)))
         if self._bases.by_path:
             self._raw_estimate += sum(map(self._path_bytes, names))
         else:
             self._raw_estimate += sum(map(len, map(str.encode, names))) + _PATH_HEAD * len(names)
-        return int(ordinals[-1])
+        return ordinals[-1]
 
     def _path_bytes(self, path: str) -> int:
         return 10 if path in self._bases.by_path else len(path.encode()) + _PATH_HEAD
@@ -215,6 +217,12 @@ class SnapshotEncoder:
         ]
         self._emit(msgpack.packb(columns), self._snapshots)
         self._reset()
+
+
+def are_short(paths: Collection[str], max_bytes: int) -> bool:
+    """Say whether paths are surely of no more bytes, without a look at each."""
+    # No character takes more than four bytes.
+    return set(map(type, paths)) == {str} and 4 * max(map(len, paths)) <= max_bytes
 
 
 def _fit_in_a_row(removed: Collection[str], changed: Mapping[str, int]) -> bool:

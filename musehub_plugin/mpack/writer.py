@@ -23,7 +23,7 @@ from musehub_plugin.mpack.limits import Limits
 from musehub_plugin.mpack.manifests import WIDE_TO_WRITE, ManifestHasher
 from musehub_plugin.mpack.packfile import Source
 from musehub_plugin.mpack.reader import MPackReader
-from musehub_plugin.mpack.snapshots import SnapshotEncoder
+from musehub_plugin.mpack.snapshots import SnapshotEncoder, are_short
 
 NumberedSnapshot = tuple[bytes, Collection[str], Sequence[str], Sequence[int], bool]
 
@@ -336,25 +336,30 @@ class MPackWriter:
     def _ordinals(self, object_ids: Iterable[str]) -> list[int]:
         """Number objects; those that neither the bases nor the pack hold are listed."""
         held = self._leaning.bases.by_object
+        if not held:
+            return self._numbered(list(map(ids.to_digest, object_ids)))
         ordinals = []
         for object_id in object_ids:
-            entry = held.get(object_id) if held else None
+            entry = held.get(object_id)
             if entry is None:
-                ordinal = self._ordinal(ids.to_digest(object_id))
+                ordinals += self._numbered([ids.to_digest(object_id)])
             else:
                 self._snapshots.based = True
-                ordinal = -1 - entry
-            ordinals.append(ordinal)
+                ordinals.append(-1 - entry)
         return ordinals
 
-    def _ordinal(self, digest: bytes) -> int:
-        known = self._objects.count
-        ordinal = self._objects.number(digest)
-        if ordinal == known:
-            self._outside_pending += digest
+    def _numbered(self, digests: Sequence[bytes]) -> list[int]:
+        """Number objects; those that the pack does not hold are listed, in frames of one size."""
+        ordinals: list[int] = []
+        while digests:
+            known = self._objects.count
+            room = _IDS_PER_FRAME - len(self._outside_pending) // 32
+            ordinals += self._objects.number_all(digests[:room])
+            self._outside_pending += self._objects.part(known, self._objects.count)
             if len(self._outside_pending) >= 32 * _IDS_PER_FRAME:
                 self._flush_outside()
-        return ordinal
+            digests = digests[room:]
+        return ordinals
 
     def add_snapshot(self, snapshot_id: str, manifest: Mapping[str, str], *, derivable: bool | None = None) -> None:
         """Append a snapshot, written as its difference from the one added before.
@@ -457,7 +462,9 @@ class MPackWriter:
         for path in gone:
             if path not in before:
                 raise ValueError(f"snapshot {snapshot_id} removes {path!r:.100}, which is not there")
-        now = {path: object_id for path, object_id in changed.items() if before.get(path) != object_id}
+        now = changed
+        if before:
+            now = {path: object_id for path, object_id in changed.items() if before.get(path) != object_id}
         self._append_snapshot(snapshot_id, before, gone, now, derivable, start)
 
     def _add_wide_delta(
@@ -497,7 +504,7 @@ class MPackWriter:
             self._number_snapshot(digest)
             for number in numbers:
                 if ordinals[number] == NOT_IN_PACK:
-                    ordinals[number] = self._ordinal(objects[number])
+                    ordinals[number] = self._numbered([objects[number]])[0]
             gone = sorted(set(removed).difference(paths)) if removed else []
             for path in gone:
                 if refs.pop(path, None) is None:
@@ -542,9 +549,10 @@ class MPackWriter:
         limits = self._limits
         for path in removed:
             del manifest[path]
-        for path in changed:
-            if path not in manifest and (not isinstance(path, str) or len(path.encode()) > limits.max_path_size):
-                raise ValueError(f"snapshot {snapshot_id}: path {path!r:.100} is over {limits.max_path_size} bytes")
+        if changed and not are_short(changed, limits.max_path_size):
+            for path in changed:
+                if path not in manifest and (not isinstance(path, str) or len(path.encode()) > limits.max_path_size):
+                    raise ValueError(f"snapshot {snapshot_id}: path {path!r:.100} is over {limits.max_path_size} bytes")
         manifest.update(changed)
         if len(manifest) > limits.max_manifest_entries:
             raise ValueError(f"snapshot {snapshot_id} is over {limits.max_manifest_entries} paths")

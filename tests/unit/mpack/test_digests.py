@@ -16,9 +16,16 @@ _NUMBERS = st.integers(0, len(DIGESTS) - 1)
 
 @given(
     st.sampled_from((0, 1, 7, 1 << 15)),
-    st.lists(st.one_of(_NUMBERS, st.lists(_NUMBERS, unique=True, max_size=80)), max_size=60),
+    st.lists(
+        st.one_of(
+            _NUMBERS,
+            st.lists(_NUMBERS, unique=True, max_size=80),
+            st.lists(_NUMBERS, max_size=80).map(tuple),
+        ),
+        max_size=60,
+    ),
 )
-def test_a_table_numbers_as_a_list_does(few: int, additions: list[int | list[int]]) -> None:
+def test_a_table_numbers_as_a_list_does(few: int, additions: list[int | list[int] | tuple[int, ...]]) -> None:
     expected: list[bytes] = []
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(digests, "_FEW", few)
@@ -28,6 +35,10 @@ def test_a_table_numbers_as_a_list_does(few: int, additions: list[int | list[int
                 if DIGESTS[added] not in expected:
                     expected.append(DIGESTS[added])
                 assert table.number(DIGESTS[added]) == expected.index(DIGESTS[added])
+            elif isinstance(added, tuple):
+                asked = [DIGESTS[number] for number in added]
+                expected += [digest for digest in dict.fromkeys(asked) if digest not in expected]
+                assert table.number_all(asked) == list(map(expected.index, asked))
             else:
                 new = [DIGESTS[number] for number in added if DIGESTS[number] not in expected]
                 table.extend(b"".join(new))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from musehub_plugin import ids
 from musehub_plugin.mpack import Kind, MPackReader, MPackWriter, build_wire_mpack, solid_order
+from musehub_plugin.mpack import writer as writer_module
 
 WirePack = dict[str, list[dict[str, Any]]]
 FRAME = 1 << 24
@@ -72,6 +73,18 @@ def write(*blobs: tuple[str, bytes]) -> MPackReader:
         for name, content in blobs:
             writer.add_blob(ids.fake_id(name), content)
     return MPackReader(out)
+
+
+def test_ids_that_the_pack_does_not_hold_are_listed_in_frames_of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "_IDS_PER_FRAME", 4)
+    manifests = [{f"p{n}": ids.fake_id(str(n)) for n in range(last)} for last in (3, 14, 15)]
+    out = io.BytesIO()
+    with MPackWriter(out) as writer:
+        for manifest in manifests:
+            writer.add_snapshot(ids.snapshot_id(manifest), manifest)
+    reader = MPackReader(out)
+    assert [frame.count for frame in reader.frames if frame.kind == Kind.OUTSIDE] == [4, 4, 4, 3]
+    assert [dict(manifest) for _, manifest in reader.snapshots()] == manifests
 
 
 def test_n26_the_same_pack_in_another_process_with_another_hash_seed_has_the_same_bytes() -> None:
