@@ -47,8 +47,13 @@ class Problem:
 
 @dataclass
 class Scrubbed:
-    """What was looked at and found."""
+    """What was looked at and found.
 
+    Attributes:
+        last_mpack: the last mpack that was looked at to its end; empty where none was.
+    """
+
+    last_mpack: str = ""
     mpacks: int = 0
     bytes: int = 0
     repos: int = 0
@@ -75,8 +80,9 @@ def scrub(
     repair: bool = False,
     after: str = "",
     progress: Progress | None = None,
+    done: Scrubbed | None = None,
 ) -> Scrubbed:
-    """Look at everything, or at one repo and the mpacks that hold its blobs.
+    """Look at everything, or at one repo and the mpacks that were pushed to it.
 
     Args:
         hub: the app's plugin.
@@ -85,17 +91,18 @@ def scrub(
         repair: mend what can be mended.
         after: begin with the mpack after this id, to go on where an earlier scrub was interrupted.
         progress: told what is being looked at; of an mpack, its id.
+        done: what is returned, for whoever wants to know what was found so far where a scrub is interrupted.
     """
-    return _Scrub(hub, db, repair, progress).run(repo_id, after)
+    return _Scrub(hub, db, repair, progress, Scrubbed() if done is None else done).run(repo_id, after)
 
 
 class _Scrub:
-    def __init__(self, hub: Hub, db: Database, repair: bool, progress: Progress | None) -> None:
+    def __init__(self, hub: Hub, db: Database, repair: bool, progress: Progress | None, done: Scrubbed) -> None:
         self._hub = hub
         self._db = db
         self._repair = repair
         self._say = progress or (lambda _: None)
-        self._done = Scrubbed()
+        self._done = done
         # Blobs of good mpacks that wait for their index: they have a place soon.
         self._waiting: set[str] = set()
 
@@ -104,6 +111,7 @@ class _Scrub:
         for mpack_id in inventory.mpacks(self._db, repo_id, after):
             self._say(mpack_id)
             self._mpack(mpack_id)
+            self._done.last_mpack = mpack_id
         for each in repo_ids:
             self._say(f"repo {each}")
             self._repo(each)

@@ -312,25 +312,21 @@ def _repo_id(hub: Hub, name: str) -> str:
 def verify_command(name: str | None, repair: bool, after: str, as_json: bool) -> None:
     """Hash everything in storage and follow every repo's history; exit 1 where something is wrong and stays so.
 
-    Reads every byte: run it at quiet times. Interrupted, it says how to go on.
+    Reads every byte: run it at quiet times. Interrupted, it says what it has found and how to go on.
     """
-    from musehub_plugin.scrub import scrub
+    from musehub_plugin.ids import is_id
+    from musehub_plugin.scrub import Scrubbed, scrub
 
+    if after and not is_id(after):
+        raise click.UsageError(f"--after {after!r:.100} is no mpack's id, sha256: and 64 hex digits.")
     hub = _hub()
     repo_id = None if name is None else _repo_id(hub, name)
-    last = after
-
-    say = _progress("verify")
-
-    def progress(what: str) -> None:
-        nonlocal last
-        last = what if what.startswith("sha256:") else last
-        say(what)
-
+    done = Scrubbed()
+    interrupted = False
     try:
-        done = scrub(hub, hub.database(), repo_id=repo_id, repair=repair, after=after, progress=progress)
+        scrub(hub, hub.database(), repo_id=repo_id, repair=repair, after=after, progress=_progress("verify"), done=done)
     except KeyboardInterrupt:
-        raise click.ClickException(f"interrupted; go on with --after {last}") from None
+        interrupted = True
     if as_json:
         click.echo(json.dumps(done.as_dict()))
     else:
@@ -342,6 +338,9 @@ def verify_command(name: str | None, repair: bool, after: str, as_json: bool) ->
             f"{done.snapshots} snapshots, {done.blobs} blobs: {len(done.problems)} problems, "
             f"{done.unrepaired} of them left."
         )
+    if interrupted:
+        last = done.last_mpack or after
+        raise click.ClickException("interrupted; " + (f"go on with --after {last}" if last else "begin again"))
     if done.unrepaired:
         sys.exit(1)
 
