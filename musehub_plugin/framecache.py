@@ -67,7 +67,10 @@ class FrameCache:
         self._places: dict[tuple[str, int], _Place] = {}
 
     def read(self, mpack_id: str, frame: int, offset: int, size: int) -> bytes | None:
-        """Return bytes of a frame, or None where it is not here or they run on into the next one."""
+        """Return bytes of a frame, or None where it is not here, or they are not all in it."""
+        # A row may say anything: what is wrong is for the next place to make good.
+        if offset < 0 or size < 0:
+            return None
         with self._lock:
             place = self._places.get((mpack_id, frame)) if self._owner == os.getpid() else None
             if place is None or self._file is None or offset + size > place.size:

@@ -41,6 +41,14 @@ def test_what_runs_past_a_frame_is_not_there() -> None:
     assert cache.read(PACK, 0, 90, 11) is None
 
 
+@pytest.mark.parametrize("mpack_bytes", [0, 1 << 20], ids=["as it is", "compressed"])
+@pytest.mark.parametrize("place", [(-1, 10), (0, -1), (-1, 0), (-1, -1), (-(1 << 20), 10)])
+def test_a_place_before_a_frame_is_not_there(place: tuple[int, int], mpack_bytes: int) -> None:
+    cache = FrameCache(1000)
+    keep(cache, 0, bytes(100), mpack_bytes=mpack_bytes)
+    assert cache.read(PACK, 0, *place) is None
+
+
 def test_another_frame_and_another_pack_are_not_there() -> None:
     cache = FrameCache(1000)
     keep(cache, 0, bytes(100))

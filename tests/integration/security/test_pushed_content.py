@@ -7,6 +7,7 @@ import time
 from io import BytesIO
 from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -209,6 +210,27 @@ def test_s78_a_false_place_in_the_true_mpack_is_never_wrong_bytes(
         assert hub.caller().pull(REPO, [tip]).blobs == history.blobs
     else:
         assert answer.status_code == 503
+
+
+@pytest.mark.parametrize("place", [(0, -1, 10), (0, 0, -1), (-1, -1, -1), (0, 1, 9), (0, 0, 2**62)])
+def test_s78_a_false_place_in_a_frame_that_is_at_hand_is_passed_over_for_a_true_one(
+    hub: HubEnvironment, place: tuple[int, int, int]
+) -> None:
+    history, tip, blob, mpack = indexed(hub)
+    assert hub.caller().fetch(REPO, [tip]).status_code == 200
+    frame, offset, size = place
+    with hub.session() as session:
+        session.execute(update(MusehubMPackIndex).values(frame=frame, frame_offset=offset, size_bytes=size))
+        session.commit()
+    # By its id it comes after the false one.
+    hub.storage.put_mpack("sha256:" + "f" * 64, mpack)
+    true = {"frame": 0, "frame_offset": 0, "size_bytes": 10}
+    hub.add(MusehubMPackIndex(entity_id=blob, mpack_id="sha256:" + "f" * 64, entity_type="object", **true))
+    body = {"want": [tip], "capabilities": ["inline"]}
+    answer = hub.caller().post(f"/{REPO}/fetch", body, accept=MSGPACK)
+    assert answer.status_code == 200, answer.data
+    blobs = parse_wire_mpack(msgpack.unpackb(answer.data)["mpack"])["blobs"]
+    assert {each["object_id"]: each["content"] for each in blobs} == history.blobs
 
 
 def test_s78_an_mpack_whose_bytes_changed_in_storage_is_never_served_from(hub: HubEnvironment) -> None:
