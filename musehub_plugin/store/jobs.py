@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, true, update
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, true, update
 
 from musehub_plugin.ids import to_hex
 from musehub_plugin.store.models import MusehubJob, MusehubMPackRef
@@ -67,7 +67,8 @@ def add_job(
 ) -> None:
     """Record a job. One that is recorded already begins anew, whatever became of it.
 
-    That it was done once says nothing: what it wrote may have been collected as garbage since.
+    That it was done once says nothing: what it wrote may have been collected as garbage since. It is as old as what
+    waits: from now on where it had come to its end, from when it was asked for where it had not.
 
     Args:
         db: the unit of work; the job exists once that commits.
@@ -96,7 +97,15 @@ def add_job(
     db.change(
         update(MusehubJob)
         .where(MusehubJob.job_id == job_id)
-        .values(state=state, attempts=0, error=error, lease_until=None, not_before=db.now(), updated_at=db.now())
+        .values(
+            state=state,
+            attempts=0,
+            error=error,
+            lease_until=None,
+            not_before=db.now(),
+            created_at=case((MusehubJob.state.in_([DONE, FAILED]), db.now()), else_=MusehubJob.created_at),
+            updated_at=db.now(),
+        )
         .execution_options(synchronize_session=False)
     )
 

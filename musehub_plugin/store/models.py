@@ -434,7 +434,8 @@ class MusehubMPack(Base):
 class MusehubJob(Base):
     """Work to be done in the background: the record of it, which Redis is not.
 
-    `state` is `pending`, `running` (until `lease_until`; then it counts as pending), `done` or `failed`.
+    `state` is `pending`, `running` (until `lease_until`; then it counts as pending), `done` or `failed`. `created_at`
+    is when it was asked for; a job that had come to its end and begins anew was asked for then.
     """
 
     __tablename__ = "musehub_job"
