@@ -6,10 +6,11 @@ import logging
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from musehub_plugin.build_job import order_build
+from musehub_plugin.build_job import order_build, run_build_job
 from musehub_plugin.fetch import Build
 from musehub_plugin.hub import Hub
 from musehub_plugin.index import index_mpack
+from musehub_plugin.repack import run_repack_job
 from musehub_plugin.signals import swept
 from musehub_plugin.store import jobs
 from musehub_plugin.store.session import Database
@@ -66,19 +67,22 @@ def _enqueue(hub: Hub, task: str, subject: str, job_id: str, kind: str) -> None:
 
 
 def _request(hub: Hub, db: Database, job: jobs.JobRow) -> None:
-    if job.kind == jobs.REPACK:
-        request_repack(hub, job.subject)
-    elif job.kind == jobs.BUILD:
-        _enqueue(hub, BUILD_TASK, job.subject, job.job_id, job.kind)
-    else:
+    if job.kind == jobs.INDEX:
         request_index(hub, db, job.subject)
+        return
+    task, run = (REPACK_TASK, run_repack_job) if job.kind == jobs.REPACK else (BUILD_TASK, run_build_job)
+    if hub.settings.redis_url:
+        _enqueue(hub, task, job.subject, job.job_id, job.kind)
+    else:
+        # On record from when there was a queue: nobody else would ever do it.
+        run(hub, db, job.subject)
 
 
 def sweep(hub: Hub, db: Database) -> int:
     """Put every job that its row calls due on the queue again, and return how many there were.
 
-    It needs nothing that Redis held. Due are jobs that wait and have not been put on the queue for
-    `MUSEHUB_SWEEP_INTERVAL` seconds, and jobs whose worker let its lease lapse.
+    It needs nothing that Redis held; without a queue the jobs are run here and now. Due are jobs that wait and have not
+    been put on the queue for `MUSEHUB_SWEEP_INTERVAL` seconds, and jobs whose worker let its lease lapse.
     """
     due = jobs.take_due_jobs(db, again_in=hub.settings.sweep_interval)
     db.commit()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from flask import Flask
+from sqlalchemy import select
 
+from musehub_plugin.jobs.queue import sweep
+from musehub_plugin.models import MusehubRepo
+from musehub_plugin.store.jobs import REPACK, add_job, repack_job_id
+from musehub_plugin.testing.apps import close_app, hub_of, make_app
 from tests.exchange import Caller
 from tests.integration.jobs.conftest import Work, job_states, push
 
@@ -57,3 +63,19 @@ def test_a_build_that_a_flushed_redis_forgot_is_found_by_a_worker(
 def test_a_small_fetch_is_made_at_once(caller: Caller) -> None:
     head = push(caller, b"one")
     assert caller.fetch(REPO, [head]).status_code == 200
+
+
+def test_what_waits_is_done_by_a_sweep_once_the_hub_has_no_queue_any_more(
+    app: Flask, caller: Caller, config: dict[str, Any], tmp_path: Path
+) -> None:
+    assert caller.fetch(REPO, heads_of(caller)).status_code == 503
+    with app.app_context():
+        db = hub_of(app).database()
+        for repo_id in db.execute(select(MusehubRepo.repo_id)).scalars().all():
+            add_job(db, repack_job_id(repo_id), REPACK, repo_id)
+        db.commit()
+    without = make_app(tmp_path / "without", {**config, "MUSEHUB_REDIS_URL": None})
+    with without.app_context():
+        sweep(hub_of(without), hub_of(without).database())
+    assert job_states(without) == ["done"] * 6
+    close_app(without)
