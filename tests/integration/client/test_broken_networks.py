@@ -131,7 +131,7 @@ def test_a_fetch_goes_on_where_the_last_one_gave_up(
     live_hub: LiveHub, origin: Workdir, network: Breaking, tmp_path: Path
 ) -> None:
     copy = clone(transport(network), tmp_path / "copy").workdir
-    add_commit(origin, {"big": CONTENT, "more": Random("more").randbytes(200_000)})
+    add_commit(origin, {"big": CONTENT, "more": Random("more").randbytes(400_000)})
     push(origin, live_hub.transport(f"{live_hub.origin}/ada/engine"))
     network.faults = ["cut 100000", *["cut 0"] * 4]
     with pytest.raises(HubUnreachable):
