@@ -2,11 +2,12 @@
 
 Names and labels follow Prometheus' naming rules: base units, `_total` on counters, few label values, and never a repo,
 a user or an object as a label. They are in the process' default registry, so a host that exports metrics already
-exports these too, in several processes as well (`PROMETHEUS_MULTIPROC_DIR`).
+exports these too. Where `PROMETHEUS_MULTIPROC_DIR` names a folder, those of all processes that share it are added up.
 """
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,10 @@ def count_signals() -> None:
 
 
 def render_metrics(hub: Hub) -> tuple[bytes, str] | None:
-    """Return all metrics of the process and their content type; None where `prometheus_client` is not installed."""
+    """Return all metrics and their content type; None where `prometheus_client` is not installed.
+
+    Of this process; with `PROMETHEUS_MULTIPROC_DIR`, of all processes that share that folder.
+    """
     if prometheus_client is None:
         return None
     metrics = _metrics()
@@ -99,7 +103,13 @@ def render_metrics(hub: Hub) -> tuple[bytes, str] | None:
     for state in (jobs.PENDING, jobs.RUNNING, jobs.FAILED):
         metrics.waiting.labels(state).set(backlog.counts.get(state, 0))
     metrics.oldest.set(backlog.oldest_seconds)
-    return prometheus_client.generate_latest(), prometheus_client.CONTENT_TYPE_LATEST
+    registry = prometheus_client.REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        registry = prometheus_client.CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # untyped in prometheus_client
+    return prometheus_client.generate_latest(registry), prometheus_client.CONTENT_TYPE_LATEST
 
 
 @cache

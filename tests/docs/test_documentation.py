@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+import prometheus_client
 import pytest
 from sqlalchemy import make_url
 
 from musehub_plugin.config import Settings
+from musehub_plugin.metrics import count_signals
 from musehub_plugin.testing import services
 from musehub_plugin.testing.supervised import package_folder
 from tests.docs.pages import PageFailed, blocks, run_page
@@ -86,6 +88,14 @@ def test_every_setting_in_the_operators_table_is_there() -> None:
     # Read by musehub_plugin.auth.jwt, where a host uses it.
     others = {"MUSEHUB_JWT_KEYS", "MUSEHUB_JWT_ALGORITHMS", "MUSEHUB_JWT_ISSUER", "MUSEHUB_JWT_AUDIENCE"}
     assert set(documented) - others == {f"MUSEHUB_{field.name.upper()}" for field in fields(Settings)}
+
+
+def test_every_metric_is_in_the_operators_table() -> None:
+    documented = re.findall(r"`(musehub_\w+)`", PRODUCTION.read_text(encoding="utf-8"))
+    count_signals()
+    families = [family for family in prometheus_client.REGISTRY.collect() if family.name.startswith("musehub_")]
+    names = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
+    assert {name for name in documented if name != "musehub_alembic_version"} == names
 
 
 @pytest.mark.parametrize("name", ["security.md", "reliability.md"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,3 +65,33 @@ def test_o06_metrics_count_damage_by_kind(musehub_make_app: MakeApp, tmp_path: P
     signals.report_damage("mpack-missing", "sha256:" + "0" * 64, "a test says so")
     answer = app.test_client().get(f"{PREFIX}/metrics", headers={"Authorization": "Bearer let me see"})
     assert 'musehub_integrity_errors_total{kind="mpack-missing"}' in answer.text
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+from musehub_plugin.signals import report_damage
+from musehub_plugin.testing.apps import make_app
+
+app = make_app(Path(sys.argv[1]), {"MUSEHUB_METRICS_TOKEN": "let me see"})
+report_damage("mpack-missing", "sha256:1", "for the test")
+answer = app.test_client().get("/-/musehub/metrics", headers={"Authorization": "Bearer let me see"})
+print(answer.get_data(as_text=True))
+"""
+
+
+def test_metrics_of_processes_that_share_a_folder_are_added_up(tmp_path: Path) -> None:
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", PROCESS, str(tmp_path)],
+            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=600,
+        ).stdout
+        for _ in range(3)
+    ]
+    assert 'musehub_integrity_errors_total{kind="mpack-missing"} 3.0' in printed[-1]
