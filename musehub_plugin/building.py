@@ -184,7 +184,7 @@ class HashingFile:
         """Append `data`.
 
         Raises:
-            StorageUnavailable: there is no room for it.
+            OSError: there is no room for it.
         """
         self.digest.update(data)
         return self._file.write(data)

@@ -107,7 +107,7 @@ class Settings:
     frame_cache: int = 512 * 1024**2
     """Disk of a process for decompressed frames, of which small fetches are made; 0: none."""
     graph_cache: int = 64 * 1024**2
-    """Memory of a process for the packed histories that it plans with: some 400 bytes a commit."""
+    """Memory of a process for the packed histories that it plans with: some 200 bytes a commit."""
     sweep_interval: int = 30
     """How often a worker looks for jobs that the queue has lost."""
 

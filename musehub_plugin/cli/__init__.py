@@ -156,7 +156,7 @@ def db_stamp(revision: str) -> None:
 @click.option("--burst", is_flag=True, help="Stop when the queue is empty.")
 @click.pass_context
 def worker(context: click.Context, burst: bool) -> None:
-    """Run background jobs (indexing of what was pushed) until stopped.
+    """Run background jobs until stopped: index and repack what was pushed, make the packs of large fetches.
 
     Needs MUSEHUB_REDIS_URL; without it jobs run in the web process and there is nothing to start. Run as many as the
     load asks for, under a supervisor that restarts them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -88,6 +89,26 @@ def test_every_setting_in_the_operators_table_is_there() -> None:
     # Read by musehub_plugin.auth.jwt, where a host uses it.
     others = {"MUSEHUB_JWT_KEYS", "MUSEHUB_JWT_ALGORITHMS", "MUSEHUB_JWT_ISSUER", "MUSEHUB_JWT_AUDIENCE"}
     assert set(documented) - others == {f"MUSEHUB_{field.name.upper()}" for field in fields(Settings)}
+
+
+def test_no_setting_is_in_the_operators_table_twice() -> None:
+    documented = re.findall(r"^\| `(MUSEHUB_\w+)` \|", PRODUCTION.read_text(encoding="utf-8"), re.M)
+    assert len(documented) == len(set(documented))
+
+
+def test_every_file_that_the_readme_links_to_is_there() -> None:
+    linked = re.findall(r"\]\(([^):#]+)\)", (CHECKOUT / "README.md").read_text(encoding="utf-8"))
+    assert [name for name in linked if not (CHECKOUT / name).is_file()] == []
+
+
+def test_the_rooms_of_the_design_page_are_in_the_order_that_import_linter_holds() -> None:
+    (page,) = (block.text for block in blocks(CHECKOUT / "docs" / "design.md") if "manifestlog" in block.text)
+    rows = [re.split(r" {2,}", row) for row in page.splitlines()]
+    rooms = {name: number for number, row in enumerate(rows) for name in row if name.isidentifier()}
+    contracts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = [re.findall(r"\w+", layer) for layer in contracts["contracts"][0]["layers"]]
+    held = [name for layer in layers for name in layer if name != "_version"]
+    assert (sorted(rooms), sorted(held, key=rooms.__getitem__)) == (sorted(held), held)
 
 
 def test_every_metric_is_in_the_operators_table() -> None:
