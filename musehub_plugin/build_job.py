@@ -40,8 +40,11 @@ def run_build_job(hub: Hub, db: Database, plan_key: str) -> bool:
     if not jobs.claim_job(db, job_id, hub.settings.job_lease):
         db.rollback()
         return False
+    given_up = jobs.give_up_job(db, job_id, hub.settings.job_attempts)
     noted = builds.noted_request(db, plan_key)
     db.commit()
+    if given_up:
+        return False
     state, error, retry_in, counts = jobs.DONE, "", 0, True
     try:
         if noted is not None:

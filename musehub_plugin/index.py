@@ -40,11 +40,7 @@ def index_mpack(hub: Hub, db: Database, mpack_id: str) -> int:
     if not jobs.claim_job(db, job_id, hub.settings.job_lease):
         db.rollback()
         return 0
-    job = jobs.find_job(db, job_id)
-    if job is not None and job.attempts > hub.settings.job_attempts:
-        reason = f"{job.attempts - 1} attempts did not end: the worker died or ran out of time"
-        logger.error("job %s failed: %s", job_id, reason)
-        jobs.settle_job(db, job_id, jobs.FAILED, error=reason, counts=False)
+    if jobs.give_up_job(db, job_id, hub.settings.job_attempts):
         db.commit()
         return 0
     db.commit()

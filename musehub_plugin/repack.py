@@ -86,14 +86,17 @@ class Repacked:
 def run_repack_job(hub: Hub, db: Database, repo_id: str) -> int:
     """Run the job of a repo: make what those who follow its branches will ask for, and repack where that is due.
 
-    Returns how many packs were made; 0 also where another worker is at it. What fails is tried again, as often as
-    `MUSEHUB_JOB_ATTEMPTS` says: nothing depends on it but speed.
+    Returns how many packs were made; 0 also where another worker is at it. What fails, or does not end, is tried again,
+    as often as `MUSEHUB_JOB_ATTEMPTS` says: nothing depends on it but speed.
     """
     job_id = jobs.repack_job_id(repo_id)
     if not jobs.claim_job(db, job_id, hub.settings.job_lease):
         db.rollback()
         return 0
+    given_up = jobs.give_up_job(db, job_id, hub.settings.job_attempts)
     db.commit()
+    if given_up:
+        return 0
     made = 0
     try:
         _make_deltas(hub, db, repo_id)

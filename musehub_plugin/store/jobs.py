@@ -6,6 +6,7 @@ Times are the database's own where it is a server, so that hosts whose clocks di
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from sqlalchemy import ColumnElement, and_, case, func, or_, select, true, updat
 from musehub_plugin.ids import to_hex
 from musehub_plugin.store.models import MusehubJob, MusehubMPackRef
 from musehub_plugin.store.session import Database, batches
+
+logger = logging.getLogger(__name__)
 
 INDEX = "mpack.index"
 REPACK = "mpack.repack"
@@ -132,6 +135,20 @@ def claim_job(db: Database, job_id: str, lease_seconds: int) -> bool:
         )
         == 1
     )
+
+
+def give_up_job(db: Database, job_id: str, most: int) -> bool:
+    """Settle a job that was claimed a moment ago as failed, where `most` attempts before did not end; say whether so.
+
+    What kills its worker, or takes longer than a job may, would do so to one worker after the other. Commits nothing.
+    """
+    job = find_job(db, job_id)
+    if job is None or job.attempts <= most:
+        return False
+    reason = f"{job.attempts - 1} attempts did not end: the worker died or ran out of time"
+    logger.error("job %s failed: %s", job_id, reason)
+    settle_job(db, job_id, FAILED, error=reason, counts=False)
+    return True
 
 
 def settle_job(

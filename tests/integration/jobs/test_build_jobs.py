@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 import redis
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import select, update
 
+from musehub_plugin.build_job import run_build_job
 from musehub_plugin.jobs.queue import sweep
 from musehub_plugin.models import MusehubRepo
-from musehub_plugin.store.jobs import REPACK, add_job, repack_job_id
+from musehub_plugin.repack import run_repack_job
+from musehub_plugin.signals import step
+from musehub_plugin.store.jobs import BUILD, REPACK, add_job, repack_job_id
+from musehub_plugin.store.models import MusehubJob
 from musehub_plugin.testing.apps import close_app, hub_of, make_app
 from tests.exchange import Caller
 from tests.integration.jobs.conftest import Work, job_states, push
@@ -79,3 +83,32 @@ def test_what_waits_is_done_by_a_sweep_once_the_hub_has_no_queue_any_more(
         sweep(hub_of(without), hub_of(without).database())
     assert job_states(without) == ["done"] * 6
     close_app(without)
+
+
+class WorkerDied(BaseException):
+    """The end of a worker, which nothing that it does comes after."""
+
+
+def die(_: object, name: str) -> None:
+    raise WorkerDied
+
+
+@pytest.mark.parametrize("kind", [BUILD, REPACK])
+def test_r08_a_job_that_kills_its_workers_is_given_up(app: Flask, caller: Caller, kind: str) -> None:
+    assert caller.fetch(REPO, heads_of(caller)).status_code == 503
+    hub = hub_of(app)
+    run = {BUILD: run_build_job, REPACK: run_repack_job}[kind]
+    with app.app_context():
+        db = hub.database()
+        repo_id = db.execute(select(MusehubRepo.repo_id)).scalar_one()
+        add_job(db, repack_job_id(repo_id), REPACK, repo_id)
+        db.commit()
+        subject = db.execute(select(MusehubJob.subject).where(MusehubJob.kind == kind)).scalar_one()
+        for _ in range(hub.settings.job_attempts):
+            with step.connected_to(die), pytest.raises(WorkerDied):
+                run(hub, db, subject)
+            db.rollback()
+            db.execute(update(MusehubJob).where(MusehubJob.kind == kind).values(lease_until=db.now(-1)))
+            db.commit()
+        run(hub, db, subject)
+        assert db.execute(select(MusehubJob.state).where(MusehubJob.kind == kind)).scalar_one() == "failed"
