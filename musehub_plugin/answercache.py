@@ -1,8 +1,8 @@
 """Small answers to fetches that this process gave a moment ago.
 
 Rows keep the answers that many will ask for, whichever process they meet. This keeps the rest for as long as it has
-room, at no cost to the database: what a repo's commits reach does not change. Whether the repo still holds what is
-wanted is asked each time.
+room, at no cost to the database: what a repo's commits reach does not change. Whether the repo still holds the commits
+of both sides is asked each time.
 """
 
 from __future__ import annotations

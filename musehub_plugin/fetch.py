@@ -196,8 +196,11 @@ class _Asked:
         """Return the answer where it was given before, by one statement."""
         kept = self._hub.answers.find(self._key)
         if kept is not None:
-            refuse_missing_wants(commit_store.held_commits(self._db, self._repo_id, self._want), self._want)
-            return kept
+            held = commit_store.held_commits(self._db, self._repo_id, [*self._want, *self._have])
+            refuse_missing_wants(held, self._want)
+            # What is left out of it was on the have side when it was made: that may have been collected since.
+            if held.issuperset(self._have):
+                return kept
         return _found(self._hub, self._db, self._key)
 
     def made(self) -> Sequence[ReadyPack]:

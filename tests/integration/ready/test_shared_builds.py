@@ -198,14 +198,11 @@ def collected(hub: HubEnvironment) -> None:
         collect(hub_of(hub.app), hub_of(hub.app).database())
 
 
-@pytest.mark.parametrize("capabilities", [(), ("inline",)], ids=["by URL", "in the answer"])
-def test_a_commit_that_was_collected_is_not_answered_from_what_was_ready(
-    hub: HubEnvironment, made: list[str], capabilities: tuple[str, ...]
-) -> None:
+def on_a_deleted_branch(hub: HubEnvironment) -> str:
+    """Return a commit that nothing has reached for long, and that the next collection takes."""
     side = History()
-    gone = side.commit({"a.txt": b"gone"})
-    caller = hub.caller("alice")
-    assert caller.push(REPO, side.pack(), gone, branch="side").status_code == 200
+    gone = side.commit({"a.txt": b"gone", "b.txt": b"the same"})
+    assert hub.caller("alice").push(REPO, side.pack(), gone, branch="side").status_code == 200
     hub.run_jobs()
     with hub.session() as session:
         session.execute(delete(MusehubBranch).where(MusehubBranch.name == "side"))
@@ -218,11 +215,36 @@ def test_a_commit_that_was_collected_is_not_answered_from_what_was_ready(
             .values(unreachable_since=datetime(2020, 1, 1, tzinfo=UTC))
         )
         session.commit()
+    return gone
+
+
+ways = pytest.mark.parametrize("capabilities", [(), ("inline",)], ids=["by URL", "in the answer"])
+
+
+@ways
+def test_a_commit_that_was_collected_is_not_answered_from_what_was_ready(
+    hub: HubEnvironment, made: list[str], capabilities: tuple[str, ...]
+) -> None:
+    gone = on_a_deleted_branch(hub)
+    caller = hub.caller("alice")
     # Its answer is as fresh as can be.
     assert caller.fetch(REPO, [gone], [], capabilities).status_code == 200
     collected(hub)
     answer = caller.fetch(REPO, [gone], [], capabilities)
     assert (answer.status_code, answer.get_json()["code"]) == (404, "want-not-found")
+
+
+@ways
+def test_a_have_that_was_collected_counts_for_as_little_as_one_that_never_was(
+    hub: HubEnvironment, made: list[str], capabilities: tuple[str, ...]
+) -> None:
+    gone = on_a_deleted_branch(hub)
+    caller = hub.caller()
+    # They have a blob in common.
+    assert caller.fetch(REPO, [made[0]], [gone], capabilities).get_json()["blob_count"] == 1
+    collected(hub)
+    answers = [caller.fetch(REPO, [made[0]], [have], capabilities).get_json() for have in (gone, fake_id("never"))]
+    assert answers[0]["mpack_id"] == answers[1]["mpack_id"]
 
 
 def test_a_have_that_the_repo_does_not_hold_leaves_no_row_of_its_own(hub: HubEnvironment, made: list[str]) -> None:
