@@ -11,7 +11,7 @@ import logging
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import IO, BinaryIO, NamedTuple
 
@@ -55,6 +55,10 @@ class BlobDamaged(NotIndexed):
     code = "blob-damaged"
 
 
+class TooManyBytes(Exception):
+    """Blobs have more bytes than are to be read, or nobody knows how many."""
+
+
 class LargeBlob:
     """A blob that is in a file without a name; a context manager, since the file is closed after use.
 
@@ -95,6 +99,7 @@ class BlobReader:
         repo_id: the repo; a blob that it does not hold is not read, wherever else it may be.
         retry_after: seconds that the caller of a fetch is told to wait where a blob is not indexed yet.
         frames: frames that are at hand, for who reads few blobs; None: for who reads many.
+        most_bytes: that the blobs may have, as far as rows say; None: any number.
     """
 
     def __init__(
@@ -105,12 +110,14 @@ class BlobReader:
         *,
         retry_after: int,
         frames: FrameCache | None = None,
+        most_bytes: int | None = None,
     ) -> None:
         self._db = db
         self._storage = storage
         self._repo_id = repo_id
         self._retry_after = retry_after
         self._frames = frames
+        self._bytes_left = most_bytes
         self._open: OrderedDict[str, OpenMPack | None] = OrderedDict()
 
     def __enter__(self) -> BlobReader:
@@ -169,6 +176,7 @@ class BlobReader:
             BlobDamaged: likewise.
             StorageUnavailable: likewise.
             OSError: likewise.
+            TooManyBytes: `object_ids` have more than `most_bytes`, or rows do not say how many.
         """
         others: Mapping[str, str] = beside
         last: tuple[str, bytes | None] = ("", None)
@@ -179,6 +187,10 @@ class BlobReader:
             sources = contents.blob_sources(self._db, self._repo_id, list(asked))
             if not all(object_id in sources for object_id in batch):
                 raise self._not_indexed()
+            if self._bytes_left is not None:
+                self._bytes_left -= _sizes_of(sources[object_id] for object_id in batch)
+                if self._bytes_left < 0:
+                    raise TooManyBytes
             for object_id in batch:
                 other = others.get(object_id)
                 if other is not None and other != last[0]:
@@ -315,6 +327,22 @@ class BlobReader:
         return NotIndexed(
             "What was pushed last is still being indexed. Ask again in a moment.", retry_after=self._retry_after
         )
+
+
+def _sizes_of(sources: Iterable[contents.BlobSource]) -> int:
+    """Return how many bytes blobs have, at most.
+
+    Raises:
+        TooManyBytes: rows do not say it of one of them.
+    """
+    total = 0
+    for cached, locations in sources:
+        sizes = [location.size_bytes for location in locations] or [None if cached is None else len(cached)]
+        known = [size for size in sizes if size is not None]
+        if len(known) < len(sizes):
+            raise TooManyBytes
+        total += max(known)
+    return total
 
 
 def _is_right(object_id: str, cached: bytes) -> bool:

@@ -201,6 +201,7 @@ def write_mpack(
     packs: Sequence[str] = (),
     threads: int = 0,
     beside: bool = False,
+    most_bytes: int | None = None,
     alive: Callable[[], None] = lambda: None,
 ) -> ReadyPack:
     """Write the mpack of a plan, in bounded memory; return what it is.
@@ -216,12 +217,14 @@ def write_mpack(
         threads: how many compress beside this one.
         beside: have a process of its own write snapshots and commits meanwhile, where there are many and a fork is
             safe. The bytes are the same.
+        most_bytes: that the blobs may have; None: any number.
         alive: called every so often: whoever holds a lease on this work extends it.
 
     Raises:
         HistoryDamaged: a commit or snapshot is not there.
         NotIndexed: a blob is nowhere to be found yet.
         StorageUnavailable: object storage did not answer.
+        TooManyBytes: the blobs have more than `most_bytes`, or nobody knows how many.
     """
     map_large_blocks()
     out = HashingFile(file)
@@ -234,6 +237,7 @@ def write_mpack(
             repo_id,
             retry_after=hub.settings.retry_after,
             frames=frames,
+            most_bytes=most_bytes,
         ) as blobs,
     ):
         part = _history_beside(db, repo_id, plan) if beside and not thin else None

@@ -11,12 +11,12 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from musehub_plugin.blobs import NotIndexed
+from musehub_plugin.blobs import NotIndexed, TooManyBytes
 from musehub_plugin.building import write_mpack
 from musehub_plugin.errors import HistoryDamaged, Unavailable
 from musehub_plugin.history import History
@@ -44,6 +44,8 @@ _USE_NOTED_EVERY = 60
 _LEASE_KEPT_EVERY = 5.0
 # Commits and blobs of a plan that is not worth telling others about.
 _FEW_ENTITIES = 100
+# Bytes of their blobs, likewise.
+_FEW_BYTES = 4 * 1024 * 1024
 # Who waits for another's build looks again after so many seconds, twice as long each time.
 _FIRST_LOOK = 0.02
 _LAST_LOOK = 0.5
@@ -222,9 +224,7 @@ class _Asked:
                 refuse_missing_wants(commit_store.held_commits(self._db, self._repo_id, self._want), self._want)
                 raise
         if packs and not self._is_kept:
-            if plan is not None and (plan.haves_are_known or not self._have):
-                self._hub.answers.keep(self._key, packs)
-            self._keep(packs, plan)
+            self._remember(packs, plan)
         return packs
 
     def _clone_packs(self) -> Sequence[fetch_plans.ClonePack]:
@@ -251,10 +251,12 @@ class _Asked:
     def _pack_of(self, plan: Plan) -> ReadyPack:
         """Return the mpack of a plan: made before, by another at this moment, or here."""
         thin = self._thin and bool(plan.border_ids) and plan.changes is not None
-        # What travels in the answer is made as quickly as it is found.
-        is_small = self._inline and len(plan.commit_ids) + len(plan.object_ids) <= _FEW_ENTITIES
-        if is_small or not self._db.may_write_apart:
+        if not self._db.may_write_apart:
             return self._built(plan, thin, None)
+        if self._inline and len(plan.commit_ids) + len(plan.object_ids) <= _FEW_ENTITIES:
+            # What travels in the answer is made as quickly as it is found.
+            with suppress(TooManyBytes):
+                return self._built(plan, thin, None, most_bytes=_FEW_BYTES)
         key = _content_key(self._repo_id, plan, thin=thin)
         if self._by_job and len(plan.commit_ids) + len(plan.object_ids) > self._hub.settings.build_by_job:
             ready = _found(self._hub, self._db, key)
@@ -264,11 +266,39 @@ class _Asked:
                 Build(key, self._repo_id, self._want, self._have, self._capabilities), self._hub.settings.retry_after
             )
         holder = secrets.token_hex(16)
-        with _single_flight(self._hub, self._db, self._repo_id, key, holder, lambda: self._is_build_ended) as ready:
+        with _single_flight(
+            self._hub,
+            self._db,
+            self._repo_id,
+            key,
+            holder,
+            made_by_another=lambda: self._made_by_another(key),
+            is_ended=lambda: self._is_build_ended,
+        ) as ready:
             if ready is not None:
                 return ready[0]
             self._alive = self._keeping(key, holder, self._alive)
-            return self._built(plan, thin, (key, holder))
+            pack = self._built(plan, thin, (key, holder))
+            if pack.content is not None:
+                # Before the lease ends: who waits for it looks here, or in rows where it is in another process.
+                self._hub.answers.keep(key, [pack])
+                if self._is_one_pack:
+                    self._remember([pack], plan)
+            return pack
+
+    def _made_by_another(self, key: str) -> Sequence[ReadyPack] | None:
+        """Return the pack of a plan's key where somebody has made it by now."""
+        ready = self._hub.answers.find(key) if self._inline else None
+        if ready is None:
+            ready = _found(self._hub, self._db, key)
+        if ready is None and self._inline and self._is_one_pack:
+            ready = _found(self._hub, self._db, self._key)
+        return ready
+
+    @property
+    def _is_one_pack(self) -> bool:
+        """Whether the mpack of a plan is all of the answer: nothing comes before it."""
+        return not self._mpacks or bool(self._have)
 
     def _keeping(self, key: str, holder: str, alive: Callable[[], None]) -> Callable[[], None]:
         """Return what keeps a lease on a build, and does what `alive` does."""
@@ -285,11 +315,25 @@ class _Asked:
 
         return keep
 
-    def _built(self, plan: Plan, thin: bool, build: tuple[str, str] | None) -> ReadyPack:
-        """Make and store the mpack of a plan; `build` is the plan's key and who holds the lease, where others wait."""
+    def _built(
+        self, plan: Plan, thin: bool, build: tuple[str, str] | None, *, most_bytes: int | None = None
+    ) -> ReadyPack:
+        """Make and store the mpack of a plan.
+
+        Args:
+            plan: the plan.
+            thin: whether it may lean on what the have side holds.
+            build: the plan's key and who holds the lease, where others wait.
+            most_bytes: that its blobs may have.
+
+        Raises:
+            TooManyBytes: they have more.
+        """
         hub = self._hub
         with temporary_room(), tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file:
-            pack = write_mpack(file, hub, self._db, self._repo_id, plan, thin=thin, alive=self._alive)
+            pack = write_mpack(
+                file, hub, self._db, self._repo_id, plan, thin=thin, most_bytes=most_bytes, alive=self._alive
+            )
             reached("fetch.packed")
             file.seek(0)
             if self._inline and pack.size_bytes <= hub.settings.fetch_inline:
@@ -306,11 +350,17 @@ class _Asked:
     def _tell_others(self, build: tuple[str, str], plan: Plan, pack: ReadyPack) -> None:
         """Make a pack known as the answer to its plan, and to this very question where it is all of the answer."""
         key, holder = build
-        is_whole = not self._mpacks or bool(self._have)
-        keys = [key, self._key] if is_whole and self._is_worth_keeping(plan, [pack]) else [key]
+        keys = [key, self._key] if self._is_one_pack and self._is_worth_keeping(plan, [pack]) else [key]
         builds.settle_build(self._db, key, holder, keys, self._repo_id, pack)
-        self._is_kept = is_whole
+        self._is_kept = self._is_one_pack
         self._is_build_ended = True
+
+    def _remember(self, packs: Sequence[ReadyPack], plan: Plan | None) -> None:
+        """Have the same question answered by a look next time, here or by rows."""
+        if plan is not None and (plan.haves_are_known or not self._have):
+            self._hub.answers.keep(self._key, packs)
+        self._keep(packs, plan)
+        self._is_kept = True
 
     def _keep(self, packs: Sequence[ReadyPack], plan: Plan | None) -> None:
         """Have the same question answered by a look next time, where that pays."""
@@ -409,7 +459,13 @@ def _found(hub: Hub, db: Database, key: str) -> Sequence[ReadyPack] | None:
 
 @contextmanager
 def _single_flight(
-    hub: Hub, db: Database, repo_id: str, key: str, holder: str, is_ended: Callable[[], bool]
+    hub: Hub,
+    db: Database,
+    repo_id: str,
+    key: str,
+    holder: str,
+    made_by_another: Callable[[], Sequence[ReadyPack] | None],
+    is_ended: Callable[[], bool],
 ) -> Iterator[Sequence[ReadyPack] | None]:
     """Give the packs of a plan where somebody has made them, after waiting for whoever is at it; None: make them.
 
@@ -425,7 +481,7 @@ def _single_flight(
     pause = _FIRST_LOOK
     lease, most = hub.settings.job_lease, hub.settings.max_builds
     leased = builds.take_build(db, key, repo_id, holder, lease, most)
-    ready = None if leased else _found(hub, db, key)
+    ready = None if leased else made_by_another()
     while ready is None and not leased:
         with db.apart() as apart:
             full = builds.builds_under_way(apart) >= most
@@ -448,13 +504,13 @@ def _single_flight(
         time.sleep(pause)
         pause = min(2 * pause, _LAST_LOOK)
         # What another process commits is seen by the next statement: this unit of work only reads.
-        ready = _found(hub, db, key)
+        ready = made_by_another()
     if not leased:
         yield ready
         return
     try:
         # Whoever was at it may have ended between the look and the lease.
-        yield _found(hub, db, key)
+        yield made_by_another()
     finally:
         if not is_ended():
             with db.apart() as apart:

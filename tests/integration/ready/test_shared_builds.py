@@ -55,9 +55,14 @@ def builds() -> Iterator[Builds]:
 def made(hub: HubEnvironment) -> list[str]:
     """Six commits in a line that the hub holds."""
     hub.create_repo(REPO)
+    return line_of(hub, 6)
+
+
+def line_of(hub: HubEnvironment, count: int) -> list[str]:
+    """Push so many commits in a line, of a new blob each, and return them."""
     history = History()
     commits: list[str] = []
-    for number in range(6):
+    for number in range(count):
         commits.append(history.commit({"a.txt": f"{number}".encode(), f"{number}.txt": b"the same"}, commits[-1:]))
     assert hub.caller("alice").push(REPO, history.pack(), commits[-1]).status_code == 200
     hub.run_jobs()
@@ -100,6 +105,24 @@ def test_s91_identical_fetches_at_once_are_one_build_and_one_stored_object(
     assert len({answer.get_json()["mpack_id"] for answer in found}) == 1
     assert builds.count == 1
     assert fetch_pack_files(hub) == stored + 1
+
+
+def test_s91_identical_fetches_at_once_of_what_travels_in_the_answer_are_one_build(
+    hub: HubEnvironment, builds: Builds
+) -> None:
+    count = 5
+    hub.create_repo(REPO)
+    commits = line_of(hub, 60)
+    builds.go.clear()
+    app = hub.make_app(MUSEHUB_BUILD_WAIT=2 * SECONDS)
+    with waiting(count - 1) as all_wait, ThreadPoolExecutor(count) as threads:
+        answers = [threads.submit(Caller(app).fetch, REPO, [commits[-1]], [], ["inline"]) for _ in range(count)]
+        assert all_wait.wait(SECONDS)
+        builds.go.set()
+        found = [answer.result().get_json() for answer in answers]
+    assert {answer["mpack_url"] for answer in found} == {None}
+    assert len({answer["mpack"] for answer in found}) == 1
+    assert builds.count == 1
 
 
 def test_equal_plans_by_different_haves_are_built_once(hub: HubEnvironment, builds: Builds, made: list[str]) -> None:
@@ -146,6 +169,23 @@ def test_s91_past_the_cap_a_build_is_refused_until_later(
     assert held.status_code == 200
     assert (refused.status_code, refused.get_json()["code"]) == (503, code)
     assert int(refused.headers["Retry-After"]) >= 1
+
+
+def test_s91_past_the_cap_few_blobs_are_refused_where_they_are_large(
+    hub: HubEnvironment, builds: Builds, made: list[str]
+) -> None:
+    side = History()
+    large = side.commit({"a.txt": bytes(5_000_000)})
+    assert hub.caller("alice").push(REPO, side.pack(), large, branch="side").status_code == 200
+    hub.run_jobs()
+    app = hub.make_app(MUSEHUB_MAX_BUILDS=1, MUSEHUB_BUILD_WAIT=0)
+    held, refused = beside_a_held_build(
+        builds,
+        lambda: Caller(app).fetch(REPO, [made[-1]], [made[2]]),
+        lambda: Caller(app).fetch(REPO, [large], [], ["inline"]),
+    )
+    assert held.status_code == 200
+    assert (refused.status_code, refused.get_json()["code"]) == (503, "busy")
 
 
 def test_who_waits_too_long_for_another_s_build_is_told_so(
