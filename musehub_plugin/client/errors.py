@@ -7,6 +7,14 @@ from typing import Any
 
 MAX_LINE = 400
 
+_HOW = "`musehub login` keeps one, or set MUSEHUB_TOKEN"
+# The hub does not know which client asks.
+_WHAT_TO_DO = {
+    "authentication-required": f"; use a token: {_HOW}",
+    "invalid-credentials": f"; use another token: {_HOW}",
+    "repo-not-found": f"; a private repo needs a token: {_HOW}",
+}
+
 
 def printable(text: str, limit: int = MAX_LINE) -> str:
     """Return `text` as one line that cannot steer a terminal.
@@ -71,7 +79,7 @@ class HubRefused(ClientError):
         self.detail = printable(detail)
         self.extra = dict(extra or {})
         self.retry_after = retry_after
-        super().__init__(f"{self.detail} (HTTP {status}, {self.code})")
+        super().__init__(f"{self.detail} (HTTP {status}, {self.code}){_WHAT_TO_DO.get(code, '')}")
 
 
 class InsecureTokenError(ClientError):

@@ -64,6 +64,7 @@ def import_git_command(
         files = checkout(workdir, head, previous=before) if head is not None and not no_checkout else None
     notes = {
         "symlinks as files": done.symlinks,
+        "texts of annotated tags left in git": done.annotated_tags,
         "executable bits left behind": done.executables,
         "submodules left out": done.submodules,
         "paths written with %XX": done.escaped_paths,

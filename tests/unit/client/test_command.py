@@ -120,11 +120,25 @@ def test_verify_of_a_damaged_copy_fails_and_says_what_mends_it(history: GitHisto
     assert "musehub fetch --repair" in done.stderr
 
 
+def test_an_import_counts_the_texts_of_annotated_tags(history: GitHistory, tmp_path: Path) -> None:
+    history.commit(files={b"a": b"1"})
+    ada = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+    history.git(*ada, "tag", "--annotate", "--message", "The first", "v1")
+    assert "  texts of annotated tags left in git: 1\n" in run("import-git", str(history.path), cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("code", ["authentication-required", "invalid-credentials", "repo-not-found"])
+def test_who_lacks_a_token_is_told_how_to_give_one(tmp_path: Path, code: str) -> None:
+    with scripted_server(packed({"detail": "No.", "code": code}, 401)) as server:
+        error = error_of(run("clone", f"{server.origin}/ada/engine", cwd=tmp_path))
+    assert error.endswith(" token: `musehub login` keeps one, or set MUSEHUB_TOKEN\n")
+
+
 def test_a_refusal_of_the_hub_is_one_line(tmp_path: Path) -> None:
-    refusal = packed({"detail": "There is no such repo,\nor you may not read it.", "code": "repo-not-found"}, 404)
+    refusal = packed({"detail": "You may read this repo,\nbut not do this.", "code": "forbidden"}, 403)
     with scripted_server(refusal) as server:
         error = error_of(run("clone", f"{server.origin}/ada/engine", cwd=tmp_path))
-    assert error == ("musehub: error: There is no such repo, or you may not read it. (HTTP 404, repo-not-found)\n")
+    assert error == "musehub: error: You may read this repo, but not do this. (HTTP 403, forbidden)\n"
     assert list(tmp_path.iterdir()) == []
 
 
