@@ -109,10 +109,6 @@ class CommitSpool(Mapping[str, Mapping[str, Any]]):
         start = self._parents_from[number]
         return self._parents[start + 1 : start + 1 + self._parents[start]]
 
-    def parents_here(self, number: int) -> Sequence[int]:
-        """Return the numbers of those of a commit's parents that came."""
-        return [parent for parent in self.parents(number) if self._is_here(parent)]
-
     def outside_parents(self) -> dict[str, str]:
         """Return the parents that did not come, each with a commit that names it."""
         found: dict[int, int] = {}

@@ -59,7 +59,6 @@ class Descent:
         log: ManifestLog | WideLog | None = None,
         compared: int = 0,
     ) -> None:
-        self._records = records
         self._positions = positions
         self._chains = dict(chains)
         self._stored: OrderedDict[str, Mapping[str, str]] = OrderedDict()

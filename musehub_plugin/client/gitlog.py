@@ -89,7 +89,7 @@ class GitRepository:
         self._environment |= {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C"}
         if not path.is_dir():
             raise GitImportError(f"{path} is no folder")
-        self.git_dir = Path(os.fsdecode(self._run("rev-parse", "--absolute-git-dir").rstrip(b"\n")))
+        self._run("rev-parse", "--git-dir")
 
     def refs(self) -> list[GitRef]:
         """Return the branches, tags and remote-tracking branches that lead to commits."""

@@ -82,11 +82,9 @@ class Toc:
     bases: tuple[str, ...]
 
 
-def encode_frame(
-    raw: bytes | bytearray, *, level: int, window_log: int, plain: bool = False
-) -> tuple[Codec, bytes | bytearray]:
-    """Return a frame's codec and stored bytes: plain, `raw` itself, where zstd would not make it smaller or asked."""
-    if not plain and raw:
+def encode_frame(raw: bytes | bytearray, *, level: int, window_log: int) -> tuple[Codec, bytes | bytearray]:
+    """Return a frame's codec and stored bytes: plain, `raw` itself, where zstd would not make it smaller."""
+    if raw:
         packed = zstd.compress(raw, level=level, window_log=window_log)
         if len(packed) < len(raw):
             return Codec.ZSTD, packed
