@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from musehub_plugin.errors import StorageUnavailable
+from musehub_plugin.errors import StorageUnavailable, first_line
 from musehub_plugin.hub import Hub
 from musehub_plugin.storage.base import Pings, ServedByPlugin
 from musehub_plugin.store import migrate
@@ -41,7 +41,9 @@ def _database(hub: Hub) -> Iterator[Finding]:
     try:
         current, head = migrate.current(engine), migrate.head()
     except SQLAlchemyError as error:
-        yield Finding("database", "wrong", f"does not answer: {type(error).__name__}")
+        # The driver's own words name neither password nor statement.
+        said = error.orig if isinstance(error, DBAPIError) else error
+        yield Finding("database", "wrong", f"does not answer: {first_line(said)}")
         return
     if current != head:
         yield Finding("database", "wrong", f"tables at {current}, newest is {head}: run flask musehub db upgrade")
@@ -89,7 +91,7 @@ def _queue(hub: Hub) -> Iterator[Finding]:
             policy = redis.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
             workers = redis.scard("rq:workers")
     except RedisError as error:
-        yield Finding("queue", "wrong", f"Redis does not answer: {type(error).__name__}")
+        yield Finding("queue", "wrong", f"Redis does not answer: {first_line(error)}")
         return
     if policy != "noeviction":
         yield Finding("queue", "warning", f"Redis may drop jobs: maxmemory-policy is {policy}, set noeviction")

@@ -112,7 +112,9 @@ class Unavailable(HubError):
     """A dependency is down or work is not finished; the caller should come back.
 
     Args:
+        detail: a sentence for the caller.
         retry_after: seconds to wait, at least 1.
+        code: the slug, where it is not the class's own.
     """
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
@@ -126,8 +128,7 @@ class HistoryDamaged(HubError):
     """Rows of a repo contradict each other, such as a commit whose parent is nowhere.
 
     Args:
-        detail: the constant sentence that the caller sees.
-        internal: what the log needs to find the damage; never sent.
+        internal: what the log needs to find the damage; never sent. The caller sees a constant sentence.
     """
 
     code = "history-damaged"
@@ -143,3 +144,8 @@ class ConfigError(ValueError):
 
 class StorageUnavailable(Exception):
     """Object storage did not answer, or answered with an error that a later try may not meet."""
+
+
+def first_line(error: BaseException | None) -> str:
+    """Return the first line of what an error says, or its class where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -15,6 +15,8 @@ import click
 from flask import current_app
 from flask.cli import AppGroup, with_appcontext
 
+from musehub_plugin.errors import first_line
+
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
@@ -50,21 +52,17 @@ def _reason(error: Exception) -> str | None:
 
     if isinstance(error, DBAPIError):
         # The driver's own words: the SQLAlchemy text would carry the statement and its parameters.
-        said = _first_line(error.orig)
+        said = first_line(error.orig)
         missing = said.startswith(("no such table", "no such column"))
         missing = missing or getattr(error.orig, "pgcode", None) in _NOT_MIGRATED
         return f"the database failed: {said}" + ("; run flask musehub db upgrade." if missing else "")
     if isinstance(error, RedisError):
-        return f"Redis failed: {_first_line(error)}"
+        return f"Redis failed: {first_line(error)}"
     if isinstance(error, StorageUnavailable):
-        return f"object storage failed: {_first_line(error)}"
+        return f"object storage failed: {first_line(error)}"
     if isinstance(error, CommandError):
-        return _first_line(error)
+        return first_line(error)
     return None
-
-
-def _first_line(error: BaseException | None) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 musehub = _Commands("musehub", help="Muse hosting: tables, worker, repos, checks.")
@@ -181,8 +179,9 @@ musehub.add_command(repo)
 @click.argument("name", metavar="OWNER/SLUG")
 @click.option("--user-id", required=True, help="The host's id of the account that owns it.")
 @click.option("--public/--private", default=False, help="Who may read it. Default: private.")
-@click.option("--default-branch", default="main", show_default=True)
-def repo_create(name: str, user_id: str, public: bool, default_branch: str) -> None:
+@click.option("--default-branch", default="main", show_default=True, help="The branch to check out after a clone.")
+@click.option("--json", "as_json", is_flag=True, help="Print the repo as one JSON object.")
+def repo_create(name: str, user_id: str, public: bool, default_branch: str, as_json: bool) -> None:
     """Create a repo.
 
     Example: flask musehub repo create alice/songs --user-id 1 --public
@@ -195,6 +194,8 @@ def repo_create(name: str, user_id: str, public: bool, default_branch: str) -> N
     owner, _, slug = name.partition("/")
     if not (is_possible_name(owner) and is_possible_name(slug)):
         raise click.UsageError(f"{name!r} is not of the form OWNER/SLUG.")
+    if not user_id:
+        raise click.UsageError("--user-id is empty: nobody would own the repo.")
     reason = bad_branch_name(default_branch)
     if reason is not None:
         raise click.UsageError(f"branch {default_branch!r} {reason}.")
@@ -210,7 +211,11 @@ def repo_create(name: str, user_id: str, public: bool, default_branch: str) -> N
     )
     database.session.add(created)
     database.commit()
-    click.echo(f"Created {name} ({created.visibility}), repo_id {created.repo_id}.")
+    if as_json:
+        shown = {"name": name, "repo_id": created.repo_id, "visibility": created.visibility}
+        click.echo(json.dumps({**shown, "default_branch": created.default_branch}))
+    else:
+        click.echo(f"Created {name} ({created.visibility}), repo_id {created.repo_id}.")
 
 
 @musehub.command("sweep")
@@ -280,7 +285,7 @@ def repack_command(names: tuple[str, ...], every: bool, whole: bool, as_json: bo
             done = repack(hub, hub.database(), repo_id, whole=whole, progress=_progress(f"repack {name}"))
         except HubError as error:
             hub.database().rollback()
-            click.echo(f"{name}: {_first_line(error)}", err=True)
+            click.echo(f"{name}: {first_line(error)}", err=True)
             failed = True
             continue
         if as_json:

@@ -96,6 +96,18 @@ def test_a_repo_s_bad_name_is_wrong_usage(flask: RunFlask, name: str) -> None:
     assert "OWNER/SLUG" in done.stderr
 
 
+def test_a_repo_of_nobody_is_wrong_usage(migrated: RunFlask) -> None:
+    done = migrated("musehub", "repo", "create", "alice/songs", "--user-id", "")
+    assert (done.returncode, "--user-id is empty" in done.stderr) == (2, True)
+
+
+def test_a_new_repo_s_id_comes_as_json(migrated: RunFlask) -> None:
+    done = migrated("musehub", "repo", "create", "alice/songs", "--user-id", "1", "--json")
+    made = json.loads(done.stdout)
+    assert len(made.pop("repo_id")) == 36
+    assert made == {"name": "alice/songs", "visibility": "private", "default_branch": "main"}
+
+
 def test_a_bad_default_branch_is_wrong_usage(flask: RunFlask) -> None:
     done = flask("musehub", "repo", "create", "a/b", "--user-id", "1", "--default-branch", "a..b")
     assert done.returncode == 2
@@ -157,6 +169,18 @@ def test_doctor_names_the_part_that_is_away_and_no_secret(
     assert done.returncode == 1, done.stdout + done.stderr
     assert what in {finding["what"] for finding in json.loads(done.stdout) if finding["verdict"] == "wrong"}
     assert "canary" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"SQLALCHEMY_DATABASE_URI": "postgresql+psycopg2://u:p@127.0.0.1:1/x"},
+        {"MUSEHUB_REDIS_URL": "redis://127.0.0.1:1/0"},
+    ],
+)
+def test_doctor_says_why_a_server_is_away(migrated: RunFlask, setting: dict[str, str]) -> None:
+    (found,) = (line for line in migrated("musehub", "doctor", **setting).stdout.splitlines() if "not answer" in line)
+    assert "refused" in found
 
 
 @pytest.mark.parametrize("command", ["db current", "doctor", "repo create a/b --user-id 1", "sweep", "gc", "verify"])
