@@ -34,7 +34,12 @@ class PartBeside:
                 write(own, self._file)
             self._file.flush()
 
-        self._fork: Fork | None = Fork(work, {self._file.fileno(), *handles})
+        self._fork: Fork | None = None
+        try:
+            self._fork = Fork(work, {self._file.fileno(), *handles})
+        except OSError as error:
+            # Whoever waits for it does the work.
+            logger.warning("there is no process beside this one to be had: %s", error.strerror)
 
     def __enter__(self) -> PartBeside:
         return self
@@ -45,18 +50,19 @@ class PartBeside:
         self._file.close()
 
     def finished(self, alive: Callable[[], None]) -> IO[bytes] | None:
-        """Wait for the part and return its file; None where the process did not come to its end.
+        """Wait for the part and return its file; None where no process came to the end of it.
 
         Who called does the work then, and meets what stopped it.
 
         Args:
             alive: called every so often meanwhile.
         """
-        fork, self._fork = self._fork, None
+        fork = self._fork
         if fork is None:
             return None
         while not select.select([fork.said], [], [], _ALIVE_EVERY)[0]:
             alive()
+        self._fork = None
         ended, _ = fork.wait()
         if not ended:
             logger.warning("a process that wrote a part of a pack did not come to its end: it is written here")

@@ -36,11 +36,19 @@ class Fork:
 
     Attributes:
         said: the descriptor of a pipe that ends when the process does.
+
+    Raises:
+        OSError: the system gives no more processes, or has no memory for one.
     """
 
     def __init__(self, work: Callable[[], str | None], handles: Collection[int]) -> None:
         self.said, writing = os.pipe()
-        self._pid = os.fork()
+        try:
+            self._pid = os.fork()
+        except OSError:
+            os.close(self.said)
+            os.close(writing)
+            raise
         if self._pid:
             os.close(writing)
             return

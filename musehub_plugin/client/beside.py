@@ -32,7 +32,7 @@ class Beside(Generic[_Task]):
             process was killed is done here.
         tasks: the tasks, up to `MOST_TASKS`. They are begun in this order.
         handles: the files that the work needs; it has no others.
-        processes: how many forks there are.
+        processes: how many forks there are, where the system gives as many.
     """
 
     def __init__(
@@ -55,7 +55,11 @@ class Beside(Generic[_Task]):
         os.write(giving, b"".join(map(_TASK.pack, range(len(tasks)))))
         os.close(giving)
         handles = {self._taken, saying, *handles}
-        self._forks = [Fork(partial(self._do_in_fork, saying), handles) for _ in range(processes)]
+        self._forks: list[Fork] = []
+        # Where the system gives no more, those that there are do the work, or this process alone.
+        with suppress(OSError):
+            while len(self._forks) < processes:
+                self._forks.append(Fork(partial(self._do_in_fork, saying), handles))
         # Now it ends where the last fork does.
         os.close(saying)
 

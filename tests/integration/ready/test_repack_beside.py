@@ -29,6 +29,8 @@ folder, config, repo_id, how = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.a
 forked, forks, end = os.fork, [], threading.Event()
 
 def fork():
+    if how == "refused":
+        raise BlockingIOError("no more processes")
     pid = forked()
     if pid:
         forks.append(pid)
@@ -82,6 +84,7 @@ def test_a_pack_is_the_same_whoever_writes_its_history(tmp_path: Path, config: d
     assert hub.caller("alice").push(REPO, history.pack(), head).status_code == 200
     hub.run_jobs()
     hub.close()
-    made = {how: repacked(tmp_path, config, repo_id, how) for how in ("beside", "beside a thread", "killed")}
-    assert {how: forks for how, (forks, _) in made.items()} == {"beside": 1, "beside a thread": 0, "killed": 1}
-    assert made["beside"][1] == made["beside a thread"][1] == made["killed"][1] != []
+    made = {how: repacked(tmp_path, config, repo_id, how) for how in ("beside", "beside a thread", "killed", "refused")}
+    forks = {"beside": 1, "beside a thread": 0, "killed": 1, "refused": 0}
+    assert {how: count for how, (count, _) in made.items()} == forks
+    assert [chain for _, chain in made.values()] == [made["beside"][1]] * len(made) != [[]] * len(made)

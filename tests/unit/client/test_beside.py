@@ -49,6 +49,14 @@ if how == "by small pipes":
         fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, 4096)
         return ends
     os.pipe, how = small, "finish"
+elif how == "by one process of two":
+    usual, forks = os.fork, []
+    def refused_once():
+        if forks:
+            raise BlockingIOError("no more processes")
+        forks.append(usual())
+        return forks[0]
+    os.fork, how = refused_once, "finish"
 
 try:
     with Beside(work, tasks, [kept], processes=processes) as beside:
@@ -98,6 +106,11 @@ def test_what_is_wrong_is_raised_here(tasks: list[str]) -> None:
 @pytest.mark.parametrize("task", ["killed", "broken"])
 def test_a_task_whose_process_ends_without_an_answer_is_done_here(task: str) -> None:
     assert lines_of(["elsewhere", task, "true"]) == [f"elsewhere {task} true", "done", "no processes left"]
+
+
+def test_tasks_are_done_by_as_many_processes_as_the_system_gives() -> None:
+    tasks = ["elsewhere", "two", "three"]
+    assert lines_of(tasks, "by one process of two") == [" ".join(tasks), "done", "no processes left"]
 
 
 def test_processes_end_with_who_started_them() -> None:
