@@ -166,8 +166,8 @@ def _run_shortly(
     connection = db.take_kept_connection() or _connection(db, pings=pings)
     if connection is None:
         return None
-    given = [values[name] if way is None else way(values[name]) for name, way in prepared.arguments]
     try:
+        given = [values[name] if way is None else way(values[name]) for name, way in prepared.arguments]
         found = _answer(connection, prepared, given)
     except psycopg2.Error as error:
         if error.pgcode in _NOT_KEPT:

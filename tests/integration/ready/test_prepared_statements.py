@@ -216,6 +216,15 @@ def test_a_host_that_comes_after_a_block_of_questions_has_its_transactions(hub: 
         assert finds(database, "songs")
 
 
+def test_a_host_that_comes_after_a_question_that_cannot_be_asked_has_its_transactions(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        with pytest.raises(ValueError, match="not an id"):
+            held_commits(Database(session), "a repo", ["nonsense"])
+        session.execute(text("UPDATE musehub_repo SET slug = 'renamed'"))
+        session.rollback()
+        assert finds(Database(session), "songs")
+
+
 def test_what_a_block_of_questions_finds_in_a_unit_of_work_is_what_was_written_in_it(hub: HubEnvironment) -> None:
     with hub.session() as session:
         database = Database(session)
