@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import count
 
 from musehub_plugin.store.fetch_plans import ReadyPack
 
@@ -22,9 +23,13 @@ class AnswerCache:
 
     Args:
         max_bytes: memory for them.
+
+    Attributes:
+        stored: counts the answers that this process puts into rows.
     """
 
     def __init__(self, max_bytes: int) -> None:
+        self.stored = count(1)
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._answers: OrderedDict[str, Sequence[ReadyPack]] = OrderedDict()

@@ -46,6 +46,10 @@ _LEASE_KEPT_EVERY = 5.0
 _FEW_ENTITIES = 100
 # Bytes of their blobs, likewise.
 _FEW_BYTES = 4 * 1024 * 1024
+# Answers that rows of a repo hold themselves, up to `MUSEHUB_FETCH_INLINE` each: whoever may read it can ask for any
+# number of them, by naming haves that make no difference. Those used least go each time that a process has made some.
+_KEPT_ANSWERS = 1_000
+_FORGOTTEN_EVERY = 32
 # Who waits for another's build looks again after so many seconds, twice as long each time.
 _FIRST_LOOK = 0.02
 _LAST_LOOK = 0.5
@@ -373,6 +377,8 @@ class _Asked:
                     if pack.content is None:
                         fetch_packs.use_fetch_pack(apart, pack.mpack_id, pack.size_bytes)
                 fetch_plans.add_plans(apart, [self._key], self._repo_id, packs)
+                if packs[-1].content is not None and next(self._hub.answers.stored) % _FORGOTTEN_EVERY == 0:
+                    fetch_plans.forget_least_used_answers(apart, self._repo_id, _KEPT_ANSWERS)
 
             apart.transaction(work)
 

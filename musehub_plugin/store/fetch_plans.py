@@ -121,6 +121,23 @@ def retire_plans(db: Database, repo_id: str) -> None:
     db.change(delete(MusehubClonePack).where(MusehubClonePack.repo_id == repo_id).execution_options(**_QUIET))
 
 
+def forget_least_used_answers(db: Database, repo_id: str, kept: int) -> int:
+    """Forget those of a repo's answers that rows hold themselves, but the ones used last; return how many rows went.
+
+    Args:
+        db: the unit of work.
+        repo_id: the repo.
+        kept: how many stay.
+    """
+    last = (
+        select(MusehubFetchPlan.plan_key)
+        .where(MusehubFetchPlan.repo_id == repo_id, MusehubFetchPlan.content.is_not(None))
+        .order_by(MusehubFetchPlan.used_at.desc(), MusehubFetchPlan.plan_key)
+        .offset(kept)
+    )
+    return db.change(delete(MusehubFetchPlan).where(MusehubFetchPlan.plan_key.in_(last)).execution_options(**_QUIET))
+
+
 def forget_unused_plans(db: Database, unused_for: int) -> int:
     """Forget answers that nobody was given for some seconds; return how many rows went."""
     return db.change(

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import combinations
 
 import pytest
 from sqlalchemy import delete, update
 from werkzeug.test import TestResponse
 
+from musehub_plugin import fetch
 from musehub_plugin.gc import collect
 from musehub_plugin.ids import fake_id
 from musehub_plugin.models import MusehubBranch, MusehubCommitRef
@@ -231,6 +233,17 @@ def test_s92_answers_to_many_haves_are_gone_after_a_collection(hub: HubEnvironme
     counts = hub.row_counts()
     assert (counts["musehub_fetch_plan"], counts["musehub_fetch_pack"], counts["musehub_build"]) == (0, 0, 0)
     assert hub.stored_keys() == before
+
+
+def test_s92_answers_to_many_haves_leave_few_rows(
+    hub: HubEnvironment, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "_KEPT_ANSWERS", 3)
+    monkeypatch.setattr(fetch, "_FORGOTTEN_EVERY", 1)
+    # That it has the older ones as well makes no difference.
+    for older in combinations(made[:4], 2):
+        assert hub.caller().fetch(REPO, [made[-1]], [made[4], *older], ["inline"]).status_code == 200
+    assert hub.row_counts()["musehub_fetch_plan"] == 3
 
 
 def collected(hub: HubEnvironment) -> None:
