@@ -13,9 +13,7 @@ from musehub_plugin.storage.base import (
     Storage,
     StreamsMPacks,
     TakesUploads,
-    UploadMissing,
     UploadRefused,
-    upload_version,
 )
 from musehub_plugin.storage.file import FileStorage
 from musehub_plugin.storage.memory import MemoryStorage
@@ -33,11 +31,9 @@ __all__ = [
     "Storage",
     "StreamsMPacks",
     "TakesUploads",
-    "UploadMissing",
     "UploadRefused",
     "UrlSigner",
     "make_storage",
-    "upload_version",
 ]
 
 

@@ -86,12 +86,6 @@ class PresignedUpload:
     """Headers that the client must send exactly, since they are signed."""
 
 
-class UploadMissing(Invalid):
-    """Nothing was uploaded under this key, or it was replaced after it had been looked at."""
-
-    code = "upload-missing"
-
-
 class UploadRefused(Invalid):
     """Uploaded bytes are not those that the URL was signed for; the text says how."""
 
@@ -115,21 +109,6 @@ class TakesUploads(Protocol):
 
     def open_upload(self, key: str) -> BinaryIO | None:
         """Return what was uploaded under `key` as a seekable binary file, or None where nothing was."""
-        ...
-
-    def promote_upload(self, key: str, mpack_id: str, *, version: str | None = None) -> str:
-        """Make the upload the mpack `mpack_id` (server-side copy where possible) and return its URI.
-
-        The upload stays until `delete_upload`, so that a promotion that was interrupted can be repeated.
-
-        Args:
-            key: the upload's key.
-            mpack_id: the id that its bytes were found to have.
-            version: `upload_version` of the file that was hashed; an upload replaced since is not promoted.
-
-        Raises:
-            UploadMissing: there is no such upload, or it is another version.
-        """
         ...
 
     def delete_upload(self, key: str) -> None:
@@ -206,12 +185,6 @@ class Pings(Protocol):
             StorageUnavailable: they do not; the text says why, for an operator.
         """
         ...
-
-
-def upload_version(file: BinaryIO) -> str | None:
-    """Return what tells the version of an upload that `open_upload` returned, or None where nothing does."""
-    version = getattr(file, "version", None)
-    return version if isinstance(version, str) else None
 
 
 def stored_name(identifier: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from musehub_plugin.errors import StorageUnavailable
-from musehub_plugin.storage.base import UploadMissing, stored_name, upload_name
+from musehub_plugin.storage.base import stored_name, upload_name
 from musehub_plugin.storage.served import CHUNK, SignsForPlugin, checked_chunks
 from musehub_plugin.storage.signing import UrlSigner
 
@@ -29,8 +29,6 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # What "not stored" looks like: no such name, a file where a directory belongs, a symlink.
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-# Where a filesystem has no hard links, a promotion copies.
-_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
 _PARTS = "parts"
 _KEY_FILE = ".signing-key"
 
@@ -112,36 +110,6 @@ class FileStorage(SignsForPlugin):
     def open_upload(self, key: str) -> BinaryIO | None:
         """Return an upload as a seekable binary file, or None where nothing was uploaded."""
         return self._open("uploads", upload_name(key))
-
-    def promote_upload(self, key: str, mpack_id: str, *, version: str | None = None) -> str:
-        """Make the upload the mpack `mpack_id` by a hard link, a copy where there are none; return its URI.
-
-        `version` is not needed here: `receive_upload` takes no other bytes than those that were signed.
-
-        Raises:
-            UploadMissing: there is no such upload.
-        """
-        source, target = upload_name(key), stored_name(mpack_id)
-        with (
-            _failing("promote an upload"),
-            self._part() as (parts, part),
-            self._directory("uploads", source[:2], make=True) as uploads,
-            self._directory("mpacks", target[:2], make=True) as mpacks,
-        ):
-            try:
-                os.link(source[2:], part, src_dir_fd=uploads, dst_dir_fd=parts, follow_symlinks=False)
-            except OSError as error:
-                if error.errno not in _ABSENT | _NO_LINKS:
-                    raise
-            else:
-                os.rename(part, target[2:], src_dir_fd=parts, dst_dir_fd=mpacks)
-                os.fsync(mpacks)
-                return self._uri("mpacks", target)
-        file = self.open_upload(key)
-        if file is None:
-            raise UploadMissing("Nothing was uploaded under this key.")
-        with file:
-            return self.put_mpack_file(mpack_id, file)
 
     def delete_upload(self, key: str) -> None:
         """Forget the upload; absence is no error."""

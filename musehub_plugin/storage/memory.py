@@ -6,7 +6,7 @@ import io
 import threading
 from typing import BinaryIO
 
-from musehub_plugin.storage.base import UploadMissing, stored_name, upload_name
+from musehub_plugin.storage.base import stored_name, upload_name
 from musehub_plugin.storage.served import SignsForPlugin, checked_chunks
 from musehub_plugin.storage.signing import UrlSigner
 
@@ -96,20 +96,6 @@ class MemoryStorage(SignsForPlugin):
         """Return an upload as a seekable binary file, or None where nothing was uploaded."""
         with self._lock:
             return _file(self._uploads.get(upload_name(key)))
-
-    def promote_upload(self, key: str, mpack_id: str, *, version: str | None = None) -> str:
-        """Make the upload the mpack `mpack_id` and return its URI.
-
-        `version` is not needed here: `receive_upload` takes no other bytes than those that were signed.
-
-        Raises:
-            UploadMissing: there is no such upload.
-        """
-        with self._lock:
-            data = self._uploads.get(upload_name(key))
-        if data is None:
-            raise UploadMissing("Nothing was uploaded under this key.")
-        return self.put_mpack(mpack_id, data)
 
     def delete_upload(self, key: str) -> None:
         """Forget the upload; absence is no error."""

@@ -54,13 +54,11 @@ class RangeFile(io.BufferedIOBase):
         fetch: returns exactly the bytes from an offset (first argument) for a length (second argument); may be called
             by another thread.
         size: the file's size in bytes.
-        version: what `musehub_plugin.storage.base.upload_version` reports.
     """
 
-    def __init__(self, fetch: Callable[[int, int], bytes], size: int, version: str | None = None) -> None:
+    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
         self._fetch = fetch
         self._size = size
-        self.version = version
         self._position = 0
         self._start = 0
         self._buffer = b""

@@ -24,14 +24,13 @@ from xml.etree.ElementTree import ParseError
 
 import urllib3
 from minio import Minio
-from minio.commonconfig import CopySource
 from minio.error import MinioException, S3Error
 from minio.helpers import check_bucket_name
 
 from musehub_plugin.config import Settings
 from musehub_plugin.errors import ConfigError, StorageUnavailable
 from musehub_plugin.ids import to_digest
-from musehub_plugin.storage.base import PresignedUpload, UploadMissing, stored_name, upload_name
+from musehub_plugin.storage.base import PresignedUpload, stored_name, upload_name
 from musehub_plugin.storage.rangefile import RangeFile
 from musehub_plugin.storage.sigv4 import presign
 
@@ -180,28 +179,6 @@ class S3Storage:
         """Return an upload as a seekable file over range requests, or None where nothing was uploaded."""
         return self._open(self._key("uploads", upload_name(key)))
 
-    def promote_upload(self, key: str, mpack_id: str, *, version: str | None = None) -> str:
-        """Copy the upload to the mpack `mpack_id` within the store, and return its URI.
-
-        Args:
-            key: the upload's key.
-            mpack_id: the id that its bytes were found to have.
-            version: `upload_version` of the file that was hashed.
-
-        Raises:
-            UploadMissing: there is no such upload, or it was replaced since.
-        """
-        source = CopySource(self.bucket, self._key("uploads", upload_name(key)), match_etag=version)
-        target = self._key("mpacks", stored_name(mpack_id))
-        with _failing("copy an upload"):
-            try:
-                self._client(PATIENT_SECONDS).copy_object(self.bucket, target, source)
-            except S3Error as error:
-                if error.code not in {"NoSuchKey", "PreconditionFailed"}:
-                    raise
-                raise UploadMissing("Nothing was uploaded under this key, or it was replaced.") from None
-        return self._uri(target)
-
     def delete_upload(self, key: str) -> None:
         """Forget the upload; absence is no error."""
         self._delete(self._key("uploads", upload_name(key)))
@@ -292,7 +269,7 @@ class S3Storage:
             return data
 
         # Typed as the abstract file that it is; BinaryIO is the name that callers know.
-        return cast(BinaryIO, RangeFile(fetch, size, version=etag))
+        return cast(BinaryIO, RangeFile(fetch, size))
 
     def _delete(self, key: str) -> None:
         with _failing("remove an object"):

@@ -22,7 +22,6 @@ from musehub_plugin.storage.base import (
     Storage,
     StreamsMPacks,
     TakesUploads,
-    UploadMissing,
     stored_name,
     upload_name,
 )
@@ -142,27 +141,6 @@ def open_upload(storage: Storage, key: str) -> BinaryIO | None:
     if isinstance(storage, TakesUploads):
         return storage.open_upload(key)
     return open_mpack(storage, staged_id(key))
-
-
-def promote_upload(storage: Storage, key: str, mpack_id: str, *, version: str | None = None) -> str:
-    """Make the upload the mpack `mpack_id` and return its URI; the upload stays until `delete_upload`.
-
-    Args:
-        storage: where it lies.
-        key: the upload's key.
-        mpack_id: the id that its bytes were found to have.
-        version: `upload_version` of the file that was hashed.
-
-    Raises:
-        UploadMissing: there is no such upload, or it is another version.
-    """
-    if isinstance(storage, TakesUploads):
-        return storage.promote_upload(key, mpack_id, version=version)
-    file = open_mpack(storage, staged_id(key))
-    if file is None:
-        raise UploadMissing("Nothing was uploaded under this key.")
-    with file:
-        return put_mpack_file(storage, mpack_id, file)
 
 
 def delete_upload(storage: Storage, key: str) -> None:

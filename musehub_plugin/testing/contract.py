@@ -31,8 +31,6 @@ from musehub_plugin.storage.base import (
     Storage,
     StreamsMPacks,
     TakesUploads,
-    UploadMissing,
-    upload_version,
 )
 
 HttpGet = Callable[[str], bytes | None]
@@ -285,44 +283,19 @@ class TakesUploadsContract(_Http):
         status = http_put(upload.url, headers, self.content * 10)
         assert (status >= 400, storage.open_upload(key)) == (True, None)
 
-    def test_an_upload_is_no_mpack_until_it_is_promoted(self, storage: _TakesUploads, http_put: HttpPut) -> None:
+    def test_an_upload_is_no_mpack(self, storage: _TakesUploads, http_put: HttpPut) -> None:
         """Nothing reads the staging area by content address."""
         content = secrets.token_bytes(100)
         self._send(storage, http_put, secrets.token_hex(32), content, mpack_id=blob_id(content))
         assert storage.get_mpack(blob_id(content)) is None
 
-    def test_a_promoted_upload_is_the_mpack(self, storage: _TakesUploads, http_put: HttpPut) -> None:
-        """And promoting it twice is harmless."""
-        key, content = secrets.token_hex(32), secrets.token_bytes(100)
-        self._send(storage, http_put, key, content, mpack_id=blob_id(content))
-        storage.promote_upload(key, blob_id(content))
-        storage.promote_upload(key, blob_id(content))
-        assert storage.get_mpack(blob_id(content)) == content
-
-    def test_a_deleted_upload_is_gone_and_its_mpack_stays(self, storage: _TakesUploads, http_put: HttpPut) -> None:
+    def test_a_deleted_upload_is_gone(self, storage: _TakesUploads, http_put: HttpPut) -> None:
         """Deleting it twice is harmless."""
         key, content = secrets.token_hex(32), secrets.token_bytes(100)
         self._send(storage, http_put, key, content, mpack_id=blob_id(content))
-        storage.promote_upload(key, blob_id(content))
         storage.delete_upload(key)
         storage.delete_upload(key)
-        kept = storage.get_mpack(blob_id(content))
-        assert (storage.open_upload(key), kept) == (None, content)
-
-    def test_promoting_nothing_says_so(self, storage: _TakesUploads) -> None:
-        """By an error of its own, since the push it belongs to cannot go on."""
-        with pytest.raises(UploadMissing):
-            storage.promote_upload(secrets.token_hex(32), _unknown())
-
-    def test_the_version_that_was_read_is_promoted(self, storage: _TakesUploads, http_put: HttpPut) -> None:
-        """Where a backend tells versions, it takes what it told."""
-        key, content = secrets.token_hex(32), secrets.token_bytes(100)
-        self._send(storage, http_put, key, content, mpack_id=blob_id(content))
-        file = storage.open_upload(key)
-        assert file is not None
-        with file:
-            storage.promote_upload(key, blob_id(content), version=upload_version(file))
-        assert storage.get_mpack(blob_id(content)) == content
+        assert storage.open_upload(key) is None
 
     def _presign(self, storage: _TakesUploads, key: str, mpack_id: str | None = None) -> PresignedUpload:
         expected = mpack_id or blob_id(self.content)

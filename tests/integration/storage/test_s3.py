@@ -8,7 +8,6 @@ import io
 import logging
 import secrets
 from collections.abc import Iterator
-from typing import BinaryIO
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -17,7 +16,6 @@ import urllib3
 from musehub_plugin.config import make_settings
 from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.ids import blob_id, fake_id
-from musehub_plugin.storage import UploadMissing, upload_version
 from musehub_plugin.storage.s3 import PART_SIZE, S3Storage, s3_storage
 from musehub_plugin.testing.contract import (
     DeletesContract,
@@ -99,22 +97,6 @@ def test_s66_a_checksum_moved_into_the_query_is_403(storage: S3Storage) -> None:
     )
     url = f"{upload.url}&x-amz-checksum-sha256={_checksum(other)}"
     assert status("PUT", url, body=other) == 403
-
-
-def uploaded(storage: S3Storage, key: str, content: bytes) -> BinaryIO:
-    upload = storage.presign_upload(key, mpack_id=blob_id(content), size_bytes=len(content), ttl_seconds=60)
-    assert status("PUT", upload.url, headers=dict(upload.headers), body=content) == 200
-    file = storage.open_upload(key)
-    assert file is not None
-    return file
-
-
-def test_s67_an_upload_replaced_after_it_was_read_is_not_promoted(storage: S3Storage) -> None:
-    key = secrets.token_hex(32)
-    version = upload_version(uploaded(storage, key, b"what is read"))
-    uploaded(storage, key, b"what comes after")
-    with pytest.raises(UploadMissing):
-        storage.promote_upload(key, blob_id(b"what is read"), version=version)
 
 
 def test_s67_a_file_that_is_replaced_while_it_is_read_is_not_mixed(storage: S3Storage) -> None:

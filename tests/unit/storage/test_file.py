@@ -114,19 +114,6 @@ def test_an_upload_that_breaks_off_leaves_nothing_behind(storage: FileStorage) -
     assert files_below(storage) == set()
 
 
-def test_a_later_upload_does_not_change_the_promoted_mpack(storage: FileStorage) -> None:
-    storage.receive_upload(UPLOAD_KEY, io.BytesIO(CONTENT), size=None, digest=None)
-    storage.promote_upload(UPLOAD_KEY, OID)
-    storage.receive_upload(UPLOAD_KEY, io.BytesIO(b"other bytes"), size=None, digest=None)
-    assert storage.get_mpack(OID) == CONTENT
-
-
-def test_a_promoted_upload_needs_no_second_copy(storage: FileStorage) -> None:
-    storage.receive_upload(UPLOAD_KEY, io.BytesIO(CONTENT), size=None, digest=None)
-    storage.promote_upload(UPLOAD_KEY, OID)
-    assert (storage.root / "mpacks" / HEX[:2] / HEX[2:]).stat().st_nlink == 2
-
-
 def test_what_a_killed_writer_left_is_removed(storage: FileStorage) -> None:
     storage.ping()
     left = storage.root / "parts" / "left.part"
@@ -210,13 +197,12 @@ def test_s72_nothing_is_written_below_a_planted_directory_link(storage: FileStor
         storage.put(OID, CONTENT)
 
 
-def test_s72_a_planted_symlink_is_not_promoted(storage: FileStorage, tmp_path: Path) -> None:
+def test_s72_a_planted_symlink_is_no_upload(storage: FileStorage, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"a secret")
     shard = storage.root / "uploads" / UPLOAD_KEY[:2]
     shard.mkdir(parents=True)
     (shard / UPLOAD_KEY[2:]).symlink_to(tmp_path / "secret")
-    storage.promote_upload(UPLOAD_KEY, OID)
-    assert storage.get_mpack(OID) is None
+    assert storage.open_upload(UPLOAD_KEY) is None
 
 
 def test_the_root_may_be_a_symlink(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import secrets
 import pytest
 
 from musehub_plugin.ids import blob_id, is_id, to_hex
-from musehub_plugin.storage import MemoryStorage, UploadMissing, UploadRefused, uploads
+from musehub_plugin.storage import MemoryStorage, UploadRefused, uploads
 
 CONTENT = b"an mpack" * 1000
 MPACK = blob_id(CONTENT)
@@ -62,12 +62,14 @@ def receive(storage: Minimal, key: str, content: bytes = CONTENT) -> None:
     uploads.receive_upload(storage, key, body, size=len(CONTENT), digest=to_hex(MPACK))
 
 
-def test_an_upload_can_be_read_promoted_and_deleted() -> None:
+def test_an_upload_can_be_read_and_deleted() -> None:
     storage, key = Deleting(), secrets.token_hex(32)
     receive(storage, key)
-    uploads.promote_upload(storage, key, MPACK)
+    file = uploads.open_upload(storage, key)
+    assert file is not None
+    assert file.read() == CONTENT
     uploads.delete_upload(storage, key)
-    assert (storage.mpacks, uploads.open_upload(storage, key)) == ({MPACK: CONTENT}, None)
+    assert (storage.mpacks, uploads.open_upload(storage, key)) == ({}, None)
 
 
 def test_deleting_an_upload_of_a_backend_that_cannot_delete_is_no_error() -> None:
@@ -93,11 +95,6 @@ def test_two_uploads_do_not_meet() -> None:
 def test_an_upload_key_of_another_form_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="upload key"):
         uploads.staged_id(key)
-
-
-def test_an_upload_that_never_came_cannot_be_promoted() -> None:
-    with pytest.raises(UploadMissing):
-        uploads.promote_upload(Minimal(), secrets.token_hex(32), MPACK)
 
 
 def test_a_backend_that_presigns_is_asked_for_the_url() -> None:

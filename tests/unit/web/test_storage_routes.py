@@ -300,17 +300,10 @@ def key() -> str:
     return secrets.token_hex(32)
 
 
-def test_an_upload_is_taken_and_becomes_an_mpack(site: Site, key: str) -> None:
+def test_an_upload_is_taken_and_is_no_mpack(site: Site, key: str) -> None:
     content = b"pushed" * 50_000
     response = site.client.put(site.upload_url(key, content), data=content)
     assert response.status_code == 200
-    uploads.promote_upload(site.storage, key, blob_id(content))
-    assert site.storage.get_mpack(blob_id(content)) == content
-
-
-def test_an_upload_is_no_mpack_before_it_is_promoted(site: Site, key: str) -> None:
-    content = b"pushed"
-    site.client.put(site.upload_url(key, content), data=content)
     assert (site.uploaded(key), site.storage.get_mpack(blob_id(content))) == (content, None)
 
 
@@ -377,7 +370,6 @@ def test_a_storage_that_takes_uploads_by_itself_gets_none_here(key: str) -> None
     class Direct(Minimal):
         def presign_upload(self, key: str, **options: Any) -> None: ...
         def open_upload(self, key: str) -> None: ...
-        def promote_upload(self, key: str, mpack_id: str) -> None: ...
         def delete_upload(self, key: str) -> None: ...
 
     site = make_site(Direct())
