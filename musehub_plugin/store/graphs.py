@@ -34,6 +34,11 @@ _SEGMENTS = Question(
         .order_by(_SEGMENT.first_commit)
     )
 )
+_SEGMENT_DATA = Question(
+    lambda _: select(_SEGMENT.data).where(
+        _SEGMENT.repo_id == bindparam("repo_id"), _SEGMENT.segment_id == bindparam("segment_id")
+    )
+)
 
 
 def segments(db: Database, repo_id: str) -> list[SegmentRow]:
@@ -47,14 +52,8 @@ def segment_data(db: Database, repo_id: str, segment_ids: Sequence[str]) -> Iter
     By a statement for each: a driver holds all that one brings, and three times over, since it comes as hex digits.
     """
     for segment_id in segment_ids:
-        found = db.execute(
-            select(MusehubGraphSegment.data).where(
-                MusehubGraphSegment.repo_id == repo_id, MusehubGraphSegment.segment_id == segment_id
-            )
-        )
-        data = found.scalar()
-        if data is not None:
-            yield segment_id, bytes(data)
+        for (data,) in _SEGMENT_DATA.ask(db, repo_id=repo_id, segment_id=segment_id):
+            yield segment_id, data
 
 
 def lock_segments(db: Database, repo_id: str) -> None:

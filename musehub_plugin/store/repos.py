@@ -50,6 +50,13 @@ _BRANCH_HEADS = Question(
         .order_by(_BRANCH.name)
     )
 )
+_PREVIOUS_HEADS = Question(
+    lambda _: (
+        select(_BRANCH.name, _BRANCH.head_commit_id, _BRANCH.previous_head_id)
+        .where(_BRANCH.repo_id == bindparam("repo_id"), _BRANCH.previous_head_id.is_not(None))
+        .order_by(_BRANCH.name)
+    )
+)
 
 
 def branch_heads(db: Database, repo_id: str) -> dict[str, str]:
@@ -59,12 +66,7 @@ def branch_heads(db: Database, repo_id: str) -> dict[str, str]:
 
 def previous_heads(db: Database, repo_id: str) -> dict[str, tuple[str, str]]:
     """Return the head and the one before of those branches that have moved, by name."""
-    rows = db.execute(
-        select(MusehubBranch.name, MusehubBranch.head_commit_id, MusehubBranch.previous_head_id)
-        .where(MusehubBranch.repo_id == repo_id, MusehubBranch.previous_head_id.is_not(None))
-        .order_by(MusehubBranch.name)
-    )
-    return {name: (head, before) for name, head, before in rows}
+    return {name: (head, before) for name, head, before in _PREVIOUS_HEADS.ask(db, repo_id=repo_id)}
 
 
 def lock_branch(db: Database, repo_id: str, name: str, new_head: str) -> str | None:

@@ -12,14 +12,19 @@ import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.pool import NullPool
 
-from musehub_plugin.ids import PREFIX, fake_id
+from musehub_plugin.history import GraphCache
+from musehub_plugin.ids import PREFIX, fake_id, from_digest
+from musehub_plugin.repack import rehearse_repack_job, run_repack_job
+from musehub_plugin.store import jobs
 from musehub_plugin.store.builds import take_build
 from musehub_plugin.store.commits import held_commits
 from musehub_plugin.store.fetch_packs import is_file_needed, keep_fetch_pack
+from musehub_plugin.store.fetch_plans import find_plan
 from musehub_plugin.store.manifests import manifests
 from musehub_plugin.store.repos import find_repo
 from musehub_plugin.store.session import Database
-from musehub_plugin.testing.factories import create_repo
+from musehub_plugin.testing.apps import hub_of
+from musehub_plugin.testing.factories import History, create_repo
 from tests.environment import HubEnvironment
 
 _MANY_COMMITS = """
@@ -85,6 +90,61 @@ def notes(hub: HubEnvironment, database: Database, name: str) -> bool:
     keep_fetch_pack(database, mpack_id, 1)
     with hub.session() as session:
         return is_file_needed(Database(session), mpack_id)
+
+
+def pushed(hub: HubEnvironment) -> tuple[str, list[str]]:
+    """Push two commits, one after the other; return the repo's id, and theirs."""
+    history = History()
+    made: list[str] = []
+    for number in range(2):
+        before, made = made, [*made, history.commit({"a.txt": f"{number}".encode()}, made)]
+        assert hub.caller("alice").push("alice/songs", history.pack(have=before), made[-1]).status_code == 200
+    with hub.session() as session:
+        found = find_repo(Database(session), "alice", "songs")
+        assert found is not None
+        return found.repo_id, made
+
+
+def test_history_that_is_read_anew_begins_no_unit_of_work(hub: HubEnvironment) -> None:
+    repo_id, made = pushed(hub)
+    with hub.session() as session:
+        database = Database(session)
+        assert len(GraphCache(1 << 20).load(database, repo_id)) == len(made)
+        assert not database.has_begun
+
+
+def test_a_job_that_has_little_to_do_compiles_nothing_after_a_rehearsal(hub: HubEnvironment) -> None:
+    repo_id, _ = pushed(hub)
+    statements: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    with hub.app.app_context():
+        plugin = hub_of(hub.app)
+        database = plugin.database()
+        jobs.add_job(database, jobs.repack_job_id(repo_id), jobs.REPACK, repo_id)
+        database.commit()
+        with hub.session() as session:
+            engine = session.get_bind()
+        event.listen(engine, "before_cursor_execute", note)
+        try:
+            rehearse_repack_job(plugin, database)
+            rehearsed = set(statements)
+            statements.clear()
+            run_repack_job(plugin, database, repo_id)
+        finally:
+            event.remove(engine, "before_cursor_execute", note)
+    assert statements
+    assert set(statements) <= rehearsed
+
+
+def test_a_rehearsal_leaves_nothing_behind(hub: HubEnvironment) -> None:
+    pushed(hub)
+    with hub.app.app_context():
+        database = hub_of(hub.app).database()
+        rehearse_repack_job(hub_of(hub.app), database)
+        assert (database.has_begun, find_plan(database, from_digest(bytes(32)))) == (False, None)
 
 
 def test_a_note_is_permanent_and_begins_no_unit_of_work(hub: HubEnvironment) -> None:
