@@ -27,7 +27,7 @@ from musehub_plugin.errors import HistoryDamaged, HubError, StorageUnavailable
 from musehub_plugin.fetch import INLINE, MPACKS, THIN, fetch
 from musehub_plugin.history import GraphCache, History, pack_history
 from musehub_plugin.hub import Hub
-from musehub_plugin.ids import to_digest
+from musehub_plugin.ids import from_digest, to_digest
 from musehub_plugin.incoming import lay_out
 from musehub_plugin.memory import give_back
 from musehub_plugin.mpack import MPackReader, SnapshotDelta
@@ -116,6 +116,22 @@ def run_repack_job(hub: Hub, db: Database, repo_id: str) -> int:
         jobs.settle_job(db, job_id, jobs.DONE)
     db.commit()
     return made
+
+
+def rehearse_repack_job(hub: Hub, db: Database) -> None:
+    """Run the statements of a small `run_repack_job` for a repo that there is not, and take back what they wrote.
+
+    SQLAlchemy compiles each statement once a process, 1 to 4 ms each. Where every job has a process of its own, a fork
+    of this one, that is a third of what such a job takes.
+    """
+    job_id, repo_id, nothing = jobs.repack_job_id(""), "", from_digest(bytes(32))
+    jobs.claim_job(db, job_id, hub.settings.job_lease)
+    jobs.give_up_job(db, job_id, hub.settings.job_attempts)
+    _make_deltas(hub, db, repo_id)
+    _is_due(hub, db, repo_id)
+    fetch_plans.add_plans(db, [nothing], repo_id, [ReadyPack(nothing, 0, 0, 0, 0, b"")])
+    jobs.settle_job(db, job_id, jobs.DONE)
+    db.rollback()
 
 
 def heartbeat(hub: Hub, db: Database, job_id: str) -> Callable[[], None]:

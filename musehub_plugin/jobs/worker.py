@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from musehub_plugin.hub import EXTENSION_KEY, Hub
 from musehub_plugin.jobs.queue import sweep
+from musehub_plugin.repack import rehearse_repack_job
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,16 @@ def sweep_quietly(app: Flask) -> None:
                 logger.info("sweep: %d jobs were due", found)
 
 
+def rehearse_quietly(app: Flask) -> None:
+    """Rehearse, so that the processes of jobs begin with what that leaves; a database that is away is logged."""
+    hub: Hub = app.extensions[EXTENSION_KEY]
+    with app.app_context():
+        try:
+            rehearse_repack_job(hub, hub.database())
+        except SQLAlchemyError as error:
+            logger.warning("jobs begin slowly: %s", type(error).__name__)
+
+
 def run_worker(app: Flask, *, burst: bool = False) -> None:
     """Work on the plugin's queue until told to stop, or with `burst` until it is empty.
 
@@ -77,6 +88,7 @@ def run_worker(app: Flask, *, burst: bool = False) -> None:
     if not hub.settings.redis_url:
         raise RuntimeError("MUSEHUB_REDIS_URL is not set: jobs run in the process that takes the push.")
     sweep_quietly(app)
+    rehearse_quietly(app)
     job_class = job_class_for(app)
     connection = Redis.from_url(hub.settings.redis_url)
     queue = Queue(hub.settings.queue, connection=connection, serializer=JSONSerializer, job_class=job_class)
