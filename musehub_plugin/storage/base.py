@@ -71,10 +71,6 @@ class StreamsMPacks(Protocol):
         """Store an mpack from a file's current position to its end, and return its URI."""
         ...
 
-    def mpack_size(self, mpack_id: str) -> int | None:
-        """Return the size in bytes, or None where it is not stored."""
-        ...
-
 
 @dataclass(frozen=True)
 class PresignedUpload:

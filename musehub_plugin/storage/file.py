@@ -89,10 +89,6 @@ class FileStorage(SignsForPlugin):
         """Return an mpack as a seekable binary file, or None where it is not stored."""
         return self._open("mpacks", stored_name(mpack_id))
 
-    def mpack_size(self, mpack_id: str) -> int | None:
-        """Return an mpack's size in bytes, or None where it is not stored."""
-        return self._size("mpacks", stored_name(mpack_id))
-
     def delete_mpack(self, mpack_id: str) -> None:
         """Remove an mpack; absence is no error."""
         self._remove("mpacks", stored_name(mpack_id))

@@ -71,11 +71,6 @@ class MemoryStorage(SignsForPlugin):
         """Return an mpack as a seekable binary file, or None where it is not stored."""
         return _file(self.get_mpack(mpack_id))
 
-    def mpack_size(self, mpack_id: str) -> int | None:
-        """Return an mpack's size in bytes, or None where it is not stored."""
-        data = self.get_mpack(mpack_id)
-        return None if data is None else len(data)
-
     def delete_mpack(self, mpack_id: str) -> None:
         """Remove an mpack; absence is no error."""
         with self._lock:

@@ -51,7 +51,7 @@ class S3Storage:
         endpoint: `host[:port]` that the server uses.
         access_key: name of the credentials.
         secret_key: their secret.
-        bucket: must exist; `ensure_bucket` makes it.
+        bucket: must exist.
         prefix: put before every key, empty or ending with `/`.
         region: the bucket's region.
         secure: whether the endpoint speaks TLS.
@@ -147,11 +147,6 @@ class S3Storage:
         """Return an mpack as a seekable file over range requests, or None where it is not stored."""
         return self._open(self._key("mpacks", stored_name(mpack_id)))
 
-    def mpack_size(self, mpack_id: str) -> int | None:
-        """Return an mpack's size in bytes, or None where it is not stored."""
-        found = self._stat(self._key("mpacks", stored_name(mpack_id)))
-        return None if found is None else found[0]
-
     def presign_mpack_get(self, mpack_id: str, ttl: int) -> str:
         """Return a URL from which anyone can GET the mpack for `ttl` seconds, 1 second to 7 days."""
         return self._presign_get(self._key("mpacks", stored_name(mpack_id)), ttl)
@@ -195,13 +190,6 @@ class S3Storage:
             if not self._client(READ_SECONDS).bucket_exists(self.bucket):
                 raise StorageUnavailable(f"object storage has no bucket {self.bucket!r}")
         self._bucket_seen = True
-
-    def ensure_bucket(self) -> None:
-        """Make the bucket where it is missing."""
-        with _failing("make its bucket"):
-            client = self._client(READ_SECONDS)
-            if not client.bucket_exists(self.bucket):
-                client.make_bucket(self.bucket, location=self.region)
 
     def _key(self, area: str, name: str) -> str:
         return f"{self.prefix}{area}/{name[:2]}/{name[2:]}"

@@ -144,7 +144,7 @@ def test_s72_a_name_that_is_no_id_never_becomes_a_key(storage: S3Storage) -> Non
         storage.get("sha256:../../other-bucket/secret")
 
 
-@pytest.mark.parametrize("call", ["get", "exists", "get_mpack", "mpack_size", "open_mpack", "delete"])
+@pytest.mark.parametrize("call", ["get", "exists", "get_mpack", "open_mpack", "delete"])
 def test_bad_credentials_are_not_absence(musehub_s3_url: str, call: str) -> None:
     storage = storage_at(musehub_s3_url, MUSEHUB_S3_SECRET_KEY="wrong" * 8)
     with pytest.raises(StorageUnavailable):
@@ -156,7 +156,7 @@ NO_BUCKET = f"missing-{secrets.token_hex(8)}"
 WITHOUT_BUCKET = {"MUSEHUB_STORAGE": f"s3://{NO_BUCKET}", "MUSEHUB_S3_BUCKET": NO_BUCKET}
 
 
-@pytest.mark.parametrize("call", ["get", "exists", "get_mpack", "mpack_size", "open_mpack"])
+@pytest.mark.parametrize("call", ["get", "exists", "get_mpack", "open_mpack"])
 def test_a_missing_bucket_is_not_absence(musehub_s3_url: str, call: str) -> None:
     with pytest.raises(StorageUnavailable, match=r"bucket|NoSuchBucket"):
         getattr(storage_at(musehub_s3_url, **WITHOUT_BUCKET), call)(fake_id("file"))
@@ -165,15 +165,6 @@ def test_a_missing_bucket_is_not_absence(musehub_s3_url: str, call: str) -> None
 def test_ping_says_that_the_bucket_is_missing(musehub_s3_url: str) -> None:
     with pytest.raises(StorageUnavailable, match=f"no bucket '{NO_BUCKET}'"):
         storage_at(musehub_s3_url, **WITHOUT_BUCKET).ping()
-
-
-def test_the_bucket_is_made_when_asked_for(own_s3: Service) -> None:
-    # A store of one's own: the credentials for a given one may allow a single bucket.
-    bucket = f"made-{secrets.token_hex(4)}"
-    storage = storage_at(own_s3.url, MUSEHUB_STORAGE=f"s3://{bucket}", MUSEHUB_S3_BUCKET=bucket)
-    storage.ensure_bucket()
-    storage.ensure_bucket()
-    storage.ping()
 
 
 def test_s64_errors_and_logs_hold_no_url_and_no_credential(
