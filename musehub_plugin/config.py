@@ -271,7 +271,7 @@ def _storage(key: str, value: Any) -> Any:
         return value.absolute().as_uri()
     if not isinstance(value, str):
         missing = [name for name in _STORAGE_METHODS if not callable(getattr(value, name, None))]
-        missing += [] if isinstance(getattr(value, "supports_presign", None), bool) else ["supports_presign (a bool)"]
+        missing += [] if hasattr(value, "supports_presign") else ["supports_presign"]
         if missing:
             raise ConfigError(f"{key}: {type(value).__name__} lacks {', '.join(missing)} of the storage interface")
         return value

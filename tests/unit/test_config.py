@@ -172,11 +172,10 @@ def test_an_object_with_the_storage_interface_is_kept() -> None:
     assert make_settings({"MUSEHUB_STORAGE": storage}, default_storage="memory://").storage is storage
 
 
-@pytest.mark.parametrize("flag", [{}, {"supports_presign": lambda: True}])
-def test_a_storage_object_that_does_not_say_whether_it_makes_urls_is_refused(flag: dict[str, object]) -> None:
+def test_a_storage_object_that_does_not_say_whether_it_makes_urls_is_refused() -> None:
     names = ("put", "get", "exists", "put_mpack", "get_mpack", "presign_get", "presign_mpack_get")
-    mute = type("Mute", (), {**dict.fromkeys(names, print), **flag})()
-    with pytest.raises(ConfigError, match=r"MUSEHUB_STORAGE: Mute lacks supports_presign \(a bool\)"):
+    mute = type("Mute", (), dict.fromkeys(names, print))()
+    with pytest.raises(ConfigError, match="MUSEHUB_STORAGE: Mute lacks supports_presign of"):
         make_settings({"MUSEHUB_STORAGE": mute}, default_storage="memory://")
 
 
