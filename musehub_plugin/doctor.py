@@ -45,7 +45,10 @@ def _database(hub: Hub) -> Iterator[Finding]:
         said = error.orig if isinstance(error, DBAPIError) else error
         yield Finding("database", "wrong", f"does not answer: {first_line(said)}")
         return
-    if current != head:
+    if current is not None and not migrate.is_known(current):
+        says = f"tables at {current}, which a newer version of the plugin made; the newest of this one is {head}"
+        yield Finding("database", "warning", says)
+    elif current != head:
         yield Finding("database", "wrong", f"tables at {current}, newest is {head}: run flask musehub db upgrade")
     else:
         yield Finding("database", "ok", f"{engine.dialect.name}, tables at {current}")

@@ -61,7 +61,7 @@ def _reason(error: Exception) -> str | None:
     if isinstance(error, StorageUnavailable):
         return f"object storage failed: {first_line(error)}"
     if isinstance(error, CommandError):
-        return first_line(error)
+        return f"{first_line(error)}; flask musehub db current prints what there is, and the newest one."
     return None
 
 
@@ -130,7 +130,10 @@ def db_check() -> None:
     from musehub_plugin.store import migrate
 
     engine = _engine()
-    if migrate.current(engine) != migrate.head():
+    current = migrate.current(engine)
+    if current is not None and not migrate.is_known(current):
+        raise click.ClickException(f"the tables are at {current}, which a newer version of the plugin made.")
+    if current != migrate.head():
         raise click.ClickException("the tables are not at the newest revision: run flask musehub db upgrade.")
     found = migrate.differences(engine)
     for difference in found:

@@ -62,15 +62,24 @@ def current(engine: Engine) -> str | None:
 
 def head() -> str | None:
     """Return the newest revision that this release knows."""
-    config = Config()
-    config.set_main_option("script_location", _escaped(script_location()))
-    return ScriptDirectory.from_config(config).get_current_head()
+    return _scripts().get_current_head()
+
+
+def is_known(revision: str) -> bool:
+    """Say whether this release has a revision: one that it has not was made by a newer release."""
+    return revision in {script.revision for script in _scripts().walk_revisions()}
 
 
 def differences(engine: Engine) -> list[Any]:
     """Return how the database differs from the models, as Alembic's autogenerate sees it; empty where it does not."""
     with engine.connect() as connection:
         return list(compare_metadata(_context(connection), Base.metadata))
+
+
+def _scripts() -> ScriptDirectory:
+    config = Config()
+    config.set_main_option("script_location", _escaped(script_location()))
+    return ScriptDirectory.from_config(config)
 
 
 def _context(connection: Connection) -> MigrationContext:

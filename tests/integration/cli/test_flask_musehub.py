@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -139,6 +141,26 @@ def test_doctor_says_which_command_makes_the_tables(flask: RunFlask) -> None:
     done = flask("musehub", "doctor")
     assert done.returncode == 1
     assert "flask musehub db upgrade" in done.stdout
+
+
+def rolled_back(migrated: RunFlask, host_file: Path) -> RunFlask:
+    """Have the tables be those of a release that this one knows nothing of."""
+    with contextlib.closing(sqlite3.connect(host_file.parent / "host.db")) as connection, connection:
+        connection.execute("UPDATE musehub_alembic_version SET version_num = '9999'")
+    return migrated
+
+
+def test_doctor_warns_of_tables_of_a_newer_release(migrated: RunFlask, host_file: Path) -> None:
+    done = rolled_back(migrated, host_file)("musehub", "doctor")
+    warning = (
+        f"warning database   tables at 9999, which a newer version of the plugin made; the newest of this one is {HEAD}"
+    )
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, warning)
+
+
+def test_check_of_tables_of_a_newer_release_does_not_say_to_upgrade(migrated: RunFlask, host_file: Path) -> None:
+    done = rolled_back(migrated, host_file)("musehub", "db", "check")
+    assert one_line(done) == "Error: the tables are at 9999, which a newer version of the plugin made."
 
 
 def test_doctor_s_findings_come_as_json(flask: RunFlask) -> None:
