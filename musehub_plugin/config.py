@@ -111,6 +111,11 @@ class Settings:
     sweep_interval: int = 30
     """How often a worker looks for jobs that the queue has lost."""
 
+    @property
+    def least_grace(self) -> int:
+        """The shortest time for which garbage must stay: URLs, tickets and leases that are out live no longer."""
+        return max(self.presign_ttl, self.upload_ttl, self.job_lease) + 1
+
 
 def make_settings(config: Mapping[str, Any], *, default_storage: str) -> Settings:
     """Return the settings that `config` holds.
@@ -347,11 +352,10 @@ def _check_together(settings: Settings) -> None:
         for name in ("s3_endpoint", "s3_access_key", "s3_secret_key", "s3_region"):
             if not getattr(settings, name):
                 raise ConfigError(f"MUSEHUB_{name.upper()}: needed, since MUSEHUB_STORAGE is s3://")
-    longest = max(settings.presign_ttl, settings.upload_ttl, settings.job_lease)
-    if settings.gc_grace <= longest:
+    if settings.gc_grace < settings.least_grace:
         raise ConfigError(
-            f"MUSEHUB_GC_GRACE: expected more than {longest} seconds, the longest of MUSEHUB_PRESIGN_TTL, "
-            "MUSEHUB_UPLOAD_TTL and MUSEHUB_JOB_LEASE"
+            f"MUSEHUB_GC_GRACE: expected more than {settings.least_grace - 1} seconds, the longest of "
+            "MUSEHUB_PRESIGN_TTL, MUSEHUB_UPLOAD_TTL and MUSEHUB_JOB_LEASE"
         )
     if settings.ops_prefix == "":
         raise ConfigError("MUSEHUB_OPS_PREFIX: must not be empty")

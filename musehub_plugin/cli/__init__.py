@@ -235,7 +235,9 @@ def sweep_command() -> None:
 
 @musehub.command("gc")
 @click.option("--dry-run", is_flag=True, help="Only count what would be removed.")
-@click.option("--grace", type=click.IntRange(min=1), help="Seconds, instead of MUSEHUB_GC_GRACE.")
+@click.option(
+    "--grace", type=click.IntRange(min=1), help="Seconds for which garbage stays, instead of MUSEHUB_GC_GRACE."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
 def gc_command(dry_run: bool, grace: int | None, as_json: bool) -> None:
     """Remove what nobody needs: expired uploads, packs made for fetches, unreachable commits, deleted repos.
@@ -245,6 +247,11 @@ def gc_command(dry_run: bool, grace: int | None, as_json: bool) -> None:
     from musehub_plugin.gc import collect
 
     hub = _hub()
+    if grace is not None and grace < hub.settings.least_grace and not dry_run:
+        raise click.UsageError(
+            f"--grace must be at least {hub.settings.least_grace}: what it removes may be asked for by URLs that "
+            "are out (MUSEHUB_PRESIGN_TTL, MUSEHUB_UPLOAD_TTL), or be worked on (MUSEHUB_JOB_LEASE)."
+        )
     done = collect(hub, hub.database(), dry_run=dry_run, grace=grace, progress=_progress("gc"))
     if as_json:
         click.echo(json.dumps(done.__dict__))

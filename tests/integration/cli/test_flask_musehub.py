@@ -131,6 +131,16 @@ def test_a_worker_whose_redis_is_away_says_so_in_one_line(migrated: RunFlask) ->
     assert "canary" not in line
 
 
+def test_r31_gc_takes_no_grace_that_urls_outlive(migrated: RunFlask) -> None:
+    done = migrated("musehub", "gc", "--grace", "3600")
+    assert (done.returncode, "--grace must be at least 3601" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("arguments", [("--grace", "3601"), ("--grace", "1", "--dry-run")])
+def test_gc_takes_a_grace_that_does_no_harm(migrated: RunFlask, arguments: tuple[str, ...]) -> None:
+    assert migrated("musehub", "gc", *arguments).returncode == 0
+
+
 def test_doctor_finds_a_new_hub_well_with_warnings(migrated: RunFlask) -> None:
     done = migrated("musehub", "doctor")
     assert done.returncode == 0, done.stdout
