@@ -64,6 +64,7 @@ def check_token(text: str) -> str | None:
 def store(url: str, token: str) -> str:
     """Keep a token for the hub of a URL, and return where: the keyring, where there is one, else the file."""
     host = host_of(url)
+    kept = _read_file()
     keyring = _keyring()
     if keyring is not None:
         try:
@@ -71,8 +72,11 @@ def store(url: str, token: str) -> str:
         except Exception:  # noqa: BLE001 - backends raise what they like, and the file is always there
             keyring = None
     if keyring is not None:
+        # The file is looked into first: an older token there would be taken for this one.
+        if kept.pop(host, None) is not None:
+            _write_file(kept)
         return "the system's keyring"
-    _write_file({**_read_file(), host: token})
+    _write_file({**kept, host: token})
     return os.fspath(credentials_path())
 
 

@@ -92,7 +92,9 @@ def test_the_public_clients_file_must_be_private_too(home: Path) -> None:
         token_for(URL)
 
 
-def test_a_keyring_keeps_the_token_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], str]:
+    """What a keyring holds that this machine has."""
     kept: dict[tuple[str, str], str] = {}
     keyring = ModuleType("keyring")
     keyring.__spec__ = SimpleNamespace(name="keyring")  # type: ignore[assignment]  # only that it is there counts
@@ -104,10 +106,23 @@ def test_a_keyring_keeps_the_token_where_there_is_one(monkeypatch: pytest.Monkey
     )
     monkeypatch.delenv("PYTHON_KEYRING_BACKEND")
     monkeypatch.setitem(sys.modules, "keyring", keyring)
+    return kept
+
+
+def test_a_keyring_keeps_the_token_where_there_is_one(kept: dict[tuple[str, str], str]) -> None:
     assert store(URL, SECRET) == "the system's keyring"
     assert (kept, token_for(URL)) == ({("musehub", "hub.example"): SECRET}, SECRET)
     assert not credentials_path().exists()
     assert (forget(URL), kept, token_for(URL)) == (True, {}, None)
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_token_in_the_keyring_takes_the_place_of_one_in_the_file() -> None:
+    credentials_path().parent.mkdir(parents=True)
+    credentials_path().write_text("machine hub.example token older\nmachine other.example token theirs\n")
+    credentials_path().chmod(0o600)
+    store(URL, SECRET)
+    assert (token_for(URL), token_for("https://other.example")) == (SECRET, "theirs")
 
 
 @pytest.mark.parametrize(
