@@ -149,13 +149,14 @@ class _Collection:
                     seen.add(mpack_id)
 
     def _answers(self) -> None:
-        """Forget answers that nobody asks for, and builds whose makers died."""
+        """Forget answers that nobody asks for, builds whose makers died, and the jobs that made packs for fetches."""
         if self._dry_run:
             return
 
         def work() -> None:
             fetch_plans.forget_unused_plans(self._db, self._grace)
             builds.drop_lapsed_builds(self._db, self._grace)
+            jobs.drop_settled_builds(self._db, self._grace)
 
         self._db.transaction(work)
 

@@ -9,7 +9,7 @@ from sqlalchemy import delete, exists, func, select, update
 
 from musehub_plugin.store.fetch_plans import retire_plans
 from musehub_plugin.store.graphs import drop_segments
-from musehub_plugin.store.jobs import DONE
+from musehub_plugin.store.jobs import DONE, repack_job_id
 from musehub_plugin.store.manifests import make_whole, resting_on
 from musehub_plugin.store.models import (
     MusehubBranch,
@@ -180,15 +180,17 @@ def _let_go(db: Database, repo_id: str, model: type[_HeldByRepo], column: Any, e
 
 
 def forget_repo(db: Database, repo_id: str) -> None:
-    """Remove what is left of a deleted repo once it holds no history: branches, tickets, packs, its row."""
+    """Remove what is left of a deleted repo once it holds no history: branches, packs, its job, its row."""
     for model in (MusehubBranch, MusehubMPackRef, MusehubRepo):
         db.change(delete(model).where(model.repo_id == repo_id).execution_options(**_QUIET))
+    job_id = repack_job_id(repo_id)
+    db.change(delete(MusehubJob).where(MusehubJob.job_id == job_id).execution_options(**_QUIET))
 
 
 def useless_mpacks(db: Database, older_than: int, limit: int, after: str) -> list[str]:
     """Return pushed mpacks that no repo refers to and of which no blob is indexed, by id, those after `after`.
 
-    Only such as are older than `older_than` seconds and whose index job is settled.
+    Only such as are older than `older_than` seconds. A repo refers to its own until they are indexed.
     """
     conditions = [
         MusehubMPack.created_at < db.now(-older_than),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select, true, update
+from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select, true, update
 
 from musehub_plugin.ids import to_hex
 from musehub_plugin.store.models import MusehubJob, MusehubMPackRef
@@ -225,6 +225,22 @@ def extend_lease(db: Database, job_id: str, lease_seconds: int) -> None:
         update(MusehubJob)
         .where(MusehubJob.job_id == job_id, MusehubJob.state == RUNNING)
         .values(lease_until=db.now(lease_seconds), updated_at=db.now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+def drop_settled_builds(db: Database, settled_for: int) -> None:
+    """Forget jobs that made the mpack of a fetch, or could not, more than `settled_for` seconds ago.
+
+    The same fetch asked again begins another. Of other jobs there are as many as there are packs and repos.
+    """
+    db.change(
+        delete(MusehubJob)
+        .where(
+            MusehubJob.kind == BUILD,
+            MusehubJob.state.in_([DONE, FAILED]),
+            MusehubJob.updated_at < db.now(-settled_for),
+        )
         .execution_options(synchronize_session=False)
     )
 

@@ -11,11 +11,12 @@ from flask import Flask
 from sqlalchemy import select, update
 
 from musehub_plugin.build_job import run_build_job
+from musehub_plugin.gc import collect
 from musehub_plugin.jobs.queue import sweep
 from musehub_plugin.models import MusehubRepo
 from musehub_plugin.repack import run_repack_job
 from musehub_plugin.signals import step
-from musehub_plugin.store.jobs import BUILD, REPACK, add_job, repack_job_id
+from musehub_plugin.store.jobs import BUILD, INDEX, REPACK, add_job, repack_job_id
 from musehub_plugin.store.models import MusehubJob
 from musehub_plugin.testing.apps import close_app, hub_of, make_app
 from tests.exchange import Caller
@@ -83,6 +84,35 @@ def test_what_waits_is_done_by_a_sweep_once_the_hub_has_no_queue_any_more(
         sweep(hub_of(without), hub_of(without).database())
     assert job_states(without) == ["done"] * 6
     close_app(without)
+
+
+def kinds_left(app: Flask, *, grace: int) -> set[str]:
+    """Return the kinds of jobs that are on record after a collection."""
+    with app.app_context():
+        db = hub_of(app).database()
+        collect(hub_of(app), db, grace=grace)
+        return set(db.execute(select(MusehubJob.kind)).scalars())
+
+
+def test_a_collection_forgets_the_jobs_of_fetches_that_were_made(app: Flask, caller: Caller, work: Work) -> None:
+    assert caller.fetch(REPO, heads_of(caller)).status_code == 503
+    work()
+    assert (kinds_left(app, grace=3600), kinds_left(app, grace=-1)) == ({INDEX, BUILD}, {INDEX})
+
+
+def test_a_collection_forgets_no_job_of_a_fetch_that_waits(app: Flask, caller: Caller) -> None:
+    assert caller.fetch(REPO, heads_of(caller)).status_code == 503
+    assert kinds_left(app, grace=-1) == {INDEX, BUILD}
+
+
+def test_a_collection_forgets_the_job_of_a_deleted_repo(app: Flask) -> None:
+    with app.app_context():
+        db = hub_of(app).database()
+        repo_id = db.execute(select(MusehubRepo.repo_id)).scalar_one()
+        add_job(db, repack_job_id(repo_id), REPACK, repo_id)
+        db.execute(update(MusehubRepo).values(deleted_at=db.now(-1)))
+        db.commit()
+    assert kinds_left(app, grace=-1) == set()
 
 
 class WorkerDied(BaseException):
