@@ -14,12 +14,13 @@ from typing import IO, Any, Final
 import msgpack
 
 from musehub_plugin.blobs import BlobReader
-from musehub_plugin.errors import HistoryDamaged, StorageUnavailable, TooLarge
+from musehub_plugin.errors import HistoryDamaged, TooLarge
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import PREFIX, to_hex
 from musehub_plugin.mwp.records import sent_from_record
 from musehub_plugin.plan import Plan, plan_delta
 from musehub_plugin.signals import reached
+from musehub_plugin.storage.temporary import temporary_room
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import contents, manifests, repos
 from musehub_plugin.store.session import Database
@@ -65,7 +66,7 @@ def fetched_history(
     # An entry takes an id of 64 characters, a path of one or more, and their lengths.
     if entries * 68 + contents.blob_bytes(db, repo_id, plan.object_ids) > MAX_ANSWER:
         raise AnswerTooLarge
-    with ExitStack() as unfinished:
+    with temporary_room(), ExitStack() as unfinished:
         file = unfinished.enter_context(tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES))
         out = _Answer(file)
         out.write_header(4)
@@ -134,7 +135,4 @@ class _Answer:
         self._left -= len(data)
         if self._left < 0:
             raise AnswerTooLarge
-        try:
-            self._file.write(data)
-        except OSError as error:
-            raise StorageUnavailable(f"there is no room for an answer: {error.strerror}") from error
+        self._file.write(data)

@@ -28,6 +28,7 @@ from musehub_plugin.mwp.staging import discard, staged_contents
 from musehub_plugin.names import bad_branch_name
 from musehub_plugin.push import BranchUpdate, Unpacked, check_branch, move_branch, store_pack
 from musehub_plugin.signals import reached
+from musehub_plugin.storage.temporary import temporary_room
 from musehub_plugin.store import contents, manifests, mpacks, repos, staging
 from musehub_plugin.store.session import Database
 
@@ -168,6 +169,7 @@ def _packed(
     """Give the mpack of a layout as a file, with its id and size."""
     with (
         staged_contents(hub, db, repo_id, user_id, layout.object_ids, sent.objects) as staged,
+        temporary_room(),
         tempfile.TemporaryFile() as file,
     ):
         for object_id in layout.object_ids:

@@ -20,6 +20,7 @@ from musehub_plugin.hub import Hub
 from musehub_plugin.ids import from_digest
 from musehub_plugin.signals import reached
 from musehub_plugin.storage.base import Deletes
+from musehub_plugin.storage.temporary import temporary_room
 from musehub_plugin.storage.uploads import open_mpack, put_mpack_file, staged_id
 from musehub_plugin.store import contents, mpacks, staging
 from musehub_plugin.store.session import Database
@@ -61,6 +62,7 @@ def stage(hub: Hub, db: Database, repo_id: str, user_id: str, sent: Iterable[tup
     Raises:
         Invalid: a content does not hash to its id; nothing is kept.
         TooLarge: the user would have more than `MUSEHUB_MWP_MAX_STAGED` bytes staged for this repo.
+        StorageUnavailable: object storage did not answer, or there is no room for a copy.
     """
     discard(hub, db, db.transaction(lambda: staging.forget_expired(db, repo_id, user_id)))
     object_ids = [_checked(hub, object_id, content) for object_id, content in sent]
@@ -69,11 +71,11 @@ def stage(hub: Hub, db: Database, repo_id: str, user_id: str, sent: Iterable[tup
         return Received(0, len(object_ids))
     upload_key = secrets.token_hex(32)
     blobs: dict[str, staging.StagedBlob] = {}
-    with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file:
+    with temporary_room(), tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as file:
         for object_id, content in sent:
             if object_id in lacking and object_id not in blobs:
                 blobs[object_id] = staging.StagedBlob(object_id, upload_key, file.tell(), len(content))
-                _write(file, content)
+                file.write(content)
         size = file.tell()
         limit = hub.settings.mwp_max_staged
         if staging.staged_bytes(db, repo_id, user_id) + size > limit:
@@ -160,11 +162,11 @@ def staged_contents(
     for blob in sorted(staged.values(), key=lambda blob: (blob.upload_key, blob.start)):
         by_upload.setdefault(blob.upload_key, []).append(blob)
     places: dict[str, tuple[int, int]] = {}
-    with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as copy:
+    with temporary_room(), tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as copy:
 
         def keep(object_id: str, content: bytes) -> None:
             places[object_id] = (copy.tell(), len(content))
-            _write(copy, content)
+            copy.write(content)
 
         for object_id, content in sent:
             if object_id in wanted and object_id not in places:
@@ -196,10 +198,3 @@ def discard(hub: Hub, db: Database, upload_keys: list[str]) -> None:
             logger.warning("a staged file could not be removed: %s", error)
     if removed:
         db.transaction(lambda: mpacks.drop_tickets(db, removed))
-
-
-def _write(file: IO[bytes], content: bytes) -> None:
-    try:
-        file.write(content)
-    except OSError as error:
-        raise StorageUnavailable(f"there is no room for staged blobs: {error.strerror}") from error

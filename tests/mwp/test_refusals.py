@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -64,6 +65,22 @@ def bundle(local: Copy, *commit_ids: str) -> dict[str, Any]:
 def push_body(local: Copy, *commit_ids: str, branch: Any = "main", **changes: Any) -> dict[str, Any]:
     """Return the body of a push; `changes` replace keys of its bundle."""
     return {"bundle": {**bundle(local, *commit_ids), **changes}, "branch": branch, "force": False}
+
+
+@ON_FILES
+def test_r25_a_full_disk_is_a_push_to_try_again(hub: HubEnvironment) -> None:
+    hub.create_repo("alice/songs")
+    local = Copy()
+    head = local.commit({"a.txt": b"one"})
+    body = msgpack.packb(push_body(local, head))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        answer = ask(hub.caller("alice"), "alice/songs", "push", body)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "storage-unavailable")
+    assert ask(hub.caller("alice"), "alice/songs", "push", body).status_code == 200
 
 
 @pytest.mark.parametrize("user", [None, "bob"], ids=["anonymous", "without access"])
