@@ -148,31 +148,35 @@ class RowChanges:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        # Of a history with many branches, many snapshots rest on the same rows.
-        self._small: dict[str, Difference] = {}
-        self._large: tuple[str, bytes | None] | None = None
+        # Of a history with many branches, many snapshots rest on the same rows. By what a row changes and from what:
+        # a collection may have it hold the whole manifest meanwhile.
+        self._small: dict[tuple[str, str | None], Difference] = {}
+        self._large: tuple[tuple[str, str | None], bytes | None] | None = None
 
     def of(self, snapshot_id: str, row: StoredSnapshot) -> Difference | None:
-        """Return what a row changes, not to be changed by others; None where it is large, and not there any more."""
-        known = self._small.get(snapshot_id)
+        """Return what a row changes, not to be changed by others; None where it is large, and not there as it was."""
+        key = snapshot_id, row.base_id
+        known = self._small.get(key)
         if known is not None:
             return known
         if row.by_hand is not None:
             return Difference([], msgpack.unpackb(row.by_hand))
-        packed = self._read(snapshot_id) if row.packed is None else row.packed
+        packed = self._read(*key) if row.packed is None else row.packed
         if packed is None:
             return None
         change = unpack_change(packed)
         if len(packed) <= _KEPT_BYTES:
             if len(self._small) == _KEPT_CHANGES:
                 self._small.clear()
-            self._small[snapshot_id] = change
+            self._small[key] = change
         return change
 
-    def _read(self, snapshot_id: str) -> bytes | None:
-        if self._large is None or self._large[0] != snapshot_id:
-            large = select(MusehubSnapshot.delta_blob).where(MusehubSnapshot.snapshot_id == snapshot_id)
-            self._large = snapshot_id, self._db.execute(large).scalar_one_or_none()
+    def _read(self, snapshot_id: str, base_id: str | None) -> bytes | None:
+        if self._large is None or self._large[0] != (snapshot_id, base_id):
+            large = select(MusehubSnapshot.delta_blob).where(
+                MusehubSnapshot.snapshot_id == snapshot_id, MusehubSnapshot.base_id.is_not_distinct_from(base_id)
+            )
+            self._large = (snapshot_id, base_id), self._db.execute(large).scalar_one_or_none()
         return self._large[1]
 
 
@@ -221,14 +225,17 @@ def batches_of(
 def manifests(db: Database, repo_id: str, snapshot_ids: Sequence[str]) -> Iterator[tuple[str, dict[str, str] | None]]:
     """Yield `(snapshot_id, manifest)` in the order given; None where the repo does not hold the snapshot.
 
-    Two statements for every 50 snapshots, whatever the length of the chains, and one for each change of over some 3,000
-    paths. What is yielded is the caller's.
+    Two statements for every 50 snapshots, whatever the length of the chains, one for each change of over some 3,000
+    paths, and one where they come in another order than that of history. What is yielded is the caller's.
     """
     made: dict[str, dict[str, str]] = {}
     changes = RowChanges(db)
     for batch in batches_of(db, repo_id, snapshot_ids, _MANIFEST_BATCH):
         for snapshot_id in batch.snapshot_ids:
             whole = assembled(snapshot_id, batch.rows, made, changes) if snapshot_id in batch.held else None
+            if whole is None and snapshot_id in batch.held and len(snapshot_ids) > 1:
+                # It may rest on the last one of the batch before, which another one has taken the place of.
+                whole = manifest(db, repo_id, snapshot_id)
             if whole is not None:
                 # Neighbours rest on one another; what lies further back is made again.
                 made = {snapshot_id: whole}

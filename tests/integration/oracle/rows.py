@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from musehub_plugin import ids
-from musehub_plugin.manifestlog import Difference
+from musehub_plugin.manifestlog import Difference, difference
 from musehub_plugin.models import MusehubObject, MusehubObjectRef, MusehubRepo
 from musehub_plugin.store.commits import NewCommit, add_commits
-from musehub_plugin.store.manifests import add_snapshots, new_snapshot
+from musehub_plugin.store.manifests import NewSnapshot, add_snapshots, new_snapshot
 from musehub_plugin.store.session import Database
 from tests.dags import CONTENTS, History
 
@@ -64,6 +65,32 @@ def write(db: Database, repo_id: str, history: History, *, without: Iterable[str
             if commit_id not in missing
         ],
     )
+
+
+def broad_history(chance: random.Random, length: int, name: str) -> History:
+    """Return branches that begin anywhere, of trees so broad that each is stored as what it changes."""
+    history = History()
+    trees: list[dict[str, str]] = []
+    for number in range(length):
+        parent = chance.randrange(number) if number else None
+        base = {f"{n}.txt": ids.fake_id(f"{n}") for n in range(60)} if parent is None else trees[parent]
+        kept = {path: base[path] for path in base.keys() - {chance.choice(sorted(base))}}
+        trees.append({**kept, f"{chance.randrange(60)}.txt": ids.fake_id(f"{name} {number}")})
+        history.commit([] if parent is None else [history.order[parent]], trees[-1], f"{name} {number}")
+    return history
+
+
+def write_changes(db: Database, repo_id: str, history: History) -> None:
+    """Write a history's snapshots as what they change from their commits' first parents."""
+    made: dict[str, NewSnapshot] = {}
+    for commit_id in history.order:
+        snapshot_id = history.records[commit_id]["snapshot_id"]
+        manifest = history.manifests[snapshot_id]
+        bases = [history.records[parent]["snapshot_id"] for parent in history.parents(commit_id)[:1]]
+        change = difference(history.manifests[bases[0]] if bases else {}, manifest)
+        base = (bases[0], made[bases[0]].chain) if bases else None
+        made.setdefault(snapshot_id, new_snapshot(snapshot_id, base, change, manifest))
+    add_snapshots(db, repo_id, list(made.values()))
 
 
 def _moment(date: str) -> datetime:

@@ -17,18 +17,17 @@ from musehub_plugin import commitgraph, ids, plannedchanges, widelog
 from musehub_plugin import plan as plan_module
 from musehub_plugin.errors import HistoryDamaged, NotFound
 from musehub_plugin.history import GraphCache
-from musehub_plugin.manifestlog import ManifestLog, difference
+from musehub_plugin.manifestlog import ManifestLog
 from musehub_plugin.models import MusehubCommitGraph
 from musehub_plugin.plan import Plan, plan_delta
 from musehub_plugin.plannedchanges import read_changes
 from musehub_plugin.repack import rewrite_rows
 from musehub_plugin.store import manifests as manifest_rows
-from musehub_plugin.store.manifests import NewSnapshot, add_snapshots, new_snapshot
 from musehub_plugin.store.prepared import Question
 from musehub_plugin.store.session import Database
 from tests.dags import CONTENTS, DATES, Dag, History, dags, random_dag
 from tests.effort import effort
-from tests.integration.oracle.rows import write, written
+from tests.integration.oracle.rows import broad_history, write, write_changes, written
 
 Databases = Mapping[str, Database]
 
@@ -110,32 +109,6 @@ def test_n05_over_a_thousand_random_graphs_agree_with_the_oracle(databases: Data
             packed = found(db, repo_id, want, have)
             assert agrees(packed, history, want, have), (batch, repo_id, want, have)
         db.rollback()
-
-
-def broad_history(chance: random.Random, length: int, name: str) -> History:
-    """Return branches that begin anywhere, of trees so broad that each is stored as what it changes."""
-    history = History()
-    trees: list[dict[str, str]] = []
-    for number in range(length):
-        parent = chance.randrange(number) if number else None
-        base = {f"{n}.txt": ids.fake_id(f"{n}") for n in range(60)} if parent is None else trees[parent]
-        kept = {path: base[path] for path in base.keys() - {chance.choice(sorted(base))}}
-        trees.append({**kept, f"{chance.randrange(60)}.txt": ids.fake_id(f"{name} {number}")})
-        history.commit([] if parent is None else [history.order[parent]], trees[-1], f"{name} {number}")
-    return history
-
-
-def write_changes(db: Database, repo_id: str, history: History) -> None:
-    """Write a history's snapshots as what they change from their commits' first parents."""
-    made: dict[str, NewSnapshot] = {}
-    for commit_id in history.order:
-        snapshot_id = history.records[commit_id]["snapshot_id"]
-        manifest = history.manifests[snapshot_id]
-        bases = [history.records[parent]["snapshot_id"] for parent in history.parents(commit_id)[:1]]
-        change = difference(history.manifests[bases[0]] if bases else {}, manifest)
-        base = (bases[0], made[bases[0]].chain) if bases else None
-        made.setdefault(snapshot_id, new_snapshot(snapshot_id, base, change, manifest))
-    add_snapshots(db, repo_id, list(made.values()))
 
 
 @pytest.mark.parametrize("kept_changes", [3, 50_000], ids=["what is at hand is soon forgotten", "all is at hand"])

@@ -1,0 +1,70 @@
+"""What is left of a repo when a branch that shares blobs with another one is collected."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import delete
+
+from musehub_plugin.gc import Collected, collect
+from musehub_plugin.models import MusehubBranch, MusehubSnapshot
+from musehub_plugin.store import manifests
+from musehub_plugin.testing.apps import hub_of
+from musehub_plugin.testing.factories import History
+from tests.environment import HubEnvironment
+
+REPO = "alice/songs"
+
+
+def pushed(hub: HubEnvironment, pairs: int) -> tuple[History, str]:
+    """Push a history of pairs of commits that have a blob of their own each, and a branch that has all of these.
+
+    Each pair rests on the first commit, and is reached by the next one as a second parent.
+
+    Returns:
+        The history, and its head; the branch is deleted.
+    """
+    hub.create_repo(REPO)
+    always = {f"{number}.txt": b"the same" for number in range(30)}
+    history = History()
+    root = head = history.commit(always)
+    for number in range(0, 2 * pairs, 2):
+        first = history.commit({**always, "a.txt": b"%d" % number}, [root, head])
+        head = history.commit({**always, "a.txt": b"%d" % (number + 1)}, [first])
+    side = History()
+    tip = side.commit({f"{number}": b"%d" % number for number in range(2 * pairs)})
+    caller = hub.caller("alice")
+    assert caller.push(REPO, history.pack(), head).status_code == 200
+    assert caller.push(REPO, side.pack(), tip, branch="side").status_code == 200
+    hub.run_jobs()
+    with hub.session() as session:
+        session.execute(delete(MusehubBranch).where(MusehubBranch.name == "side"))
+        session.commit()
+    return history, head
+
+
+def collected(hub: HubEnvironment) -> Collected:
+    with hub.app.app_context():
+        database = hub_of(hub.app).database()
+        collect(hub_of(hub.app), database, grace=-1)
+        return collect(hub_of(hub.app), database, grace=-1)
+
+
+def test_a_blob_that_one_of_many_kept_snapshots_has_is_kept(
+    hub: HubEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # They are read some at a time, in the order of their ids, and rest on one another.
+    monkeypatch.setattr(manifests, "_MANIFEST_BATCH", 3)
+    history, head = pushed(hub, 20)
+    collected(hub)
+    assert hub.caller().pull(REPO, [head]).blobs == history.blobs
+
+
+def test_no_blob_goes_while_a_kept_snapshot_cannot_be_read(hub: HubEnvironment) -> None:
+    history, _ = pushed(hub, 1)
+    lost = next(iter(history.snapshots))
+    with hub.session() as session:
+        session.execute(delete(MusehubSnapshot).where(MusehubSnapshot.snapshot_id == lost))
+        session.commit()
+    before = hub.row_counts()["musehub_object_ref"]
+    collected(hub)
+    assert hub.row_counts()["musehub_object_ref"] == before
