@@ -18,7 +18,7 @@ from functools import partial
 from musehub_plugin import graph
 from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.hub import Hub
-from musehub_plugin.signals import collected, reached
+from musehub_plugin.signals import collected, reached, report_damage
 from musehub_plugin.storage.base import Deletes, KeepsParts
 from musehub_plugin.storage.uploads import delete_upload
 from musehub_plugin.store import builds, fetch_packs, fetch_plans, garbage, jobs, locks, manifests, repos
@@ -215,7 +215,11 @@ class _Collection:
         object_ids: set[str] = set()
         for _, manifest in manifests.manifests(self._db, repo_id, sorted(snapshot_ids)):
             object_ids.update((manifest or {}).values())
-        for _, manifest in manifests.manifests(self._db, repo_id, sorted(kept_snapshots)):
+        for snapshot_id, manifest in manifests.manifests(self._db, repo_id, sorted(kept_snapshots)):
+            if manifest is None:
+                # It may need any of them: what is left can be mended.
+                report_damage("snapshot-missing", snapshot_id, f"repo {repo_id} needs it, and keeps all blobs")
+                object_ids.clear()
             object_ids.difference_update((manifest or {}).values())
             if not object_ids:
                 break
