@@ -21,6 +21,7 @@ from musehub_plugin.mpack import solid_order
 from musehub_plugin.placedblobs import distinct_ids, placed_blobs
 from musehub_plugin.plannedchanges import read_changes
 from musehub_plugin.signals import report_damage
+from musehub_plugin.storage.temporary import temporary_room
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import manifests
 from musehub_plugin.store.session import Database
@@ -73,6 +74,7 @@ class Plan:
     begins_with: CopiedPack | None = None
 
 
+@temporary_room()
 def plan_delta(
     db: Database, repo_id: str, want: Sequence[str], have: Sequence[str], cache: GraphCache | None = None
 ) -> Plan | None:
@@ -89,6 +91,7 @@ def plan_delta(
     Raises:
         NotFound: the repo does not hold a want; the answer does not say whether another repo does.
         HistoryDamaged: a parent is neither stored nor in `have`, or a snapshot is not there.
+        StorageUnavailable: the disk has no room for what a large plan keeps in files.
     """
     history = History(db, cache or GraphCache(0), repo_id)
     packed = history.packed([*want, *have])
