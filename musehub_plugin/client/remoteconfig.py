@@ -64,13 +64,14 @@ def set_remote(workdir: Workdir, name: str, url: str, branch: str | None = None)
     checked = check_url(url)
     text, before = _read(workdir)
     table = {"url": checked, "branch": branch or workdir.head_branch() or "main"}
-    lines = _without_table(text.splitlines(), name)
+    # Not splitlines: a branch's name may hold what Unicode calls the end of a line.
+    lines = _without_table(re.split("\r?\n", text), name)
     while lines and not lines[-1].strip():
         lines.pop()
     quoted = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
-    # JSON's escapes in a string are TOML's.
+    # JSON's escapes in a string are TOML's, but for those of characters past U+FFFF.
     lines += [""] * bool(lines) + [f"[remotes.{quoted}]"]
-    lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+    lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
     after = "\n".join(lines) + "\n"
     tables = before.get("remotes") if isinstance(before.get("remotes"), dict) else {}
     if text and _parse(after) != {**before, "remotes": {**(tables or {}), name: table}}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -246,6 +247,14 @@ def test_a_remote_is_added_and_the_rest_of_the_settings_stays(workdir: Workdir) 
     assert (workdir.muse / "config.toml").read_text() == (
         before + '\n[remotes.origin]\nurl = "https://hub.example/ada/engine"\nbranch = "main"\n'
     )
+
+
+@pytest.mark.parametrize("branch", ["main", "\U0001f3b5", "é", "a\u2028b", "a\x85b", '"', "'"])
+def test_a_remote_whose_branch_has_any_name_can_be_read_and_changed(workdir: Workdir, branch: str) -> None:
+    set_remote(workdir, "origin", "https://a/b/c", branch)
+    set_remote(workdir, "origin", "https://hub.example/ada/engine", branch)
+    config = tomllib.loads((workdir.muse / "config.toml").read_bytes().decode())
+    assert config == {"remotes": {"origin": {"url": "https://hub.example/ada/engine", "branch": branch}}}
 
 
 def test_a_remotes_url_can_be_changed(workdir: Workdir) -> None:
