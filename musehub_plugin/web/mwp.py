@@ -83,7 +83,9 @@ def post_fetch(owner: str, slug: str) -> Response:
             file, plan = fetched_history(call.hub, call.db, call.repo_id, call.fields["want"], call.fields["have"])
     except AnswerTooLarge as error:
         settings = call.hub.settings
-        url = f"{settings.public_url}{settings.url_prefix}/{quote(owner)}/{quote(slug)}"
+        # By what the hub is reached is known from the settings alone: a Host header is anybody's.
+        hub = settings.public_url or "https://HUB"
+        url = f"{hub}{settings.url_prefix}/{quote(owner)}/{quote(slug)}"
         detail = f"This history is more than the 64 MiB that muse reads at once: use `musehub clone {url}`."
         raise TooLarge(detail, limit=error.extra["limit"], code=error.code) from None
     size = file.seek(0, 2)

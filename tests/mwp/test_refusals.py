@@ -355,7 +355,7 @@ def test_more_than_the_command_reads_is_413_and_names_musehub(hub: HubEnvironmen
     assert seen.response.status_code == 413
     assert seen.storage_calls == ()
     problem = seen.response.get_json()
-    assert "musehub clone" in problem["detail"]
+    assert "musehub clone https://HUB/alice/songs" in problem["detail"]
     assert (problem["code"], problem["limit"]) == ("answer-too-large", 64 * 1024 * 1024)
 
 
