@@ -44,6 +44,8 @@ from musehub_plugin.store.session import Database, batches, columns
 MAX_CHAIN = 100
 # Manifests of large trees are some 500 KB each; so many are in memory at once.
 _MANIFEST_BATCH = 50
+# Paths of a manifest that is kept beside the one before, some 10 MB.
+_KEPT_PATHS = 20_000
 # Bytes of a row's change, some 3,000 paths, that are read together with other rows.
 _READ_TOGETHER = 1 << 18
 # Changes that stay unpacked, and how large they are: up to 8 MB in all, and mostly less than one.
@@ -226,22 +228,25 @@ def manifests(db: Database, repo_id: str, snapshot_ids: Sequence[str]) -> Iterat
     """Yield `(snapshot_id, manifest)` in the order given; None where the repo does not hold the snapshot.
 
     Two statements for every 50 snapshots, whatever the length of the chains, one for each change of over some 3,000
-    paths, and one where they come in another order than that of history. What is yielded is the caller's.
+    paths, and one where large ones come in another order than that of history. What is yielded is the caller's.
     """
     made: dict[str, dict[str, str]] = {}
+    # Where the chains of a batch end: the last one of the batch before.
+    end: dict[str, dict[str, str]] = {}
     changes = RowChanges(db)
     for batch in batches_of(db, repo_id, snapshot_ids, _MANIFEST_BATCH):
         for snapshot_id in batch.snapshot_ids:
             whole = assembled(snapshot_id, batch.rows, made, changes) if snapshot_id in batch.held else None
             if whole is None and snapshot_id in batch.held and len(snapshot_ids) > 1:
-                # It may rest on the last one of the batch before, which another one has taken the place of.
+                # It may rest on that one, where that was too large to be kept, or is none.
                 whole = manifest(db, repo_id, snapshot_id)
             if whole is not None:
                 # Neighbours rest on one another; what lies further back is made again.
-                made = {snapshot_id: whole}
+                made = {**end, snapshot_id: whole}
             yield snapshot_id, None if whole is None else dict(whole)
-        if batch.snapshot_ids[-1] not in made:
-            made = {}
+        last = batch.snapshot_ids[-1]
+        made = {last: made[last]} if last in made else {}
+        end = made if sum(map(len, made.values())) <= _KEPT_PATHS else {}
 
 
 def manifest(db: Database, repo_id: str, snapshot_id: str) -> dict[str, str] | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
+from math import ceil
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, event
 
 from musehub_plugin.models import MusehubSnapshot
 from musehub_plugin.store import manifests as manifest_rows
@@ -54,3 +55,28 @@ def test_what_rests_on_snapshots_that_go_stays_as_it_is(
         db.change(delete(MusehubSnapshot).where(MusehubSnapshot.snapshot_id.in_(gone)))
         kept = [snapshot_id for snapshot_id in history.manifests if snapshot_id not in gone]
         assert dict(manifests(db, "r", kept)) == {each: history.manifests[each] for each in kept}
+
+
+def test_manifests_in_another_order_than_that_of_history_take_two_statements_a_batch(
+    databases: Mapping[str, Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = databases["sqlite"]
+    statements: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    monkeypatch.setattr(manifest_rows, "_MANIFEST_BATCH", 3)
+    chance = random.Random(0)
+    engine = db.session.get_bind()
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        for number in range(10):
+            history = written(db, chance, f"counted {number}")
+            order = chance.sample(list(history.manifests), len(history.manifests))
+            statements.clear()
+            assert dict(manifests(db, "r", order)) == history.manifests
+            assert len(statements) <= 2 * ceil(len(order) / 3)
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+        db.rollback()
