@@ -156,6 +156,7 @@ class MPackWriter:
             self.finish()
         else:
             self._emitter.abandon()
+            self._let_go()
 
     def close(self) -> None:
         """Finish the pack, as `finish` does; `out` is left open."""
@@ -595,4 +596,11 @@ class MPackWriter:
                 raw_size=sum(self._blob_sizes) + (self._copied.raw_size if self._copied else 0),
                 size_bytes=self._emitter.position,
             )
+            self._let_go()
         return self._summary
+
+    def _let_go(self) -> None:
+        """Let go of what is large: it and the encoders refer to one another, and garbage is seldom looked for."""
+        self._stage = _Stage.FINISHED
+        self._manifest = {}
+        del self._snapshots, self._commits, self._leaning, self._objects, self._hasher, self._page_hasher

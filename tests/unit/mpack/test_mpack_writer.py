@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import subprocess
 import sys
 import threading
+import weakref
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -304,6 +307,22 @@ def test_an_exception_ends_the_threads() -> None:
     with pytest.raises(RuntimeError), writer:
         raise RuntimeError
     assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["finished", "broken off"])
+def test_what_a_writer_holds_goes_with_it(fails: bool) -> None:
+    manifest = {"a": ids.fake_id("1")}
+    with suppress(RuntimeError), MPackWriter(io.BytesIO(), bases=[(ids.snapshot_id(manifest), manifest)]) as writer:
+        writer.add_snapshot_delta(ids.fake_id("2"), [], {"b": ids.fake_id("1")}, derivable=False, start=0)
+        if fails:
+            raise RuntimeError
+    found = weakref.ref(writer)
+    gc.disable()
+    try:
+        del writer
+        assert found() is None
+    finally:
+        gc.enable()
 
 
 def test_finishing_ends_the_threads() -> None:
