@@ -8,7 +8,7 @@ rows are written anew, and a location that is false is dropped where another one
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -103,8 +103,6 @@ class _Scrub:
         self._repair = repair
         self._say = progress or (lambda _: None)
         self._done = done
-        # Blobs of good mpacks that wait for their index: they have a place soon.
-        self._waiting: set[str] = set()
 
     def run(self, repo_id: str | None, after: str) -> Scrubbed:
         repo_ids = [repo_id] if repo_id is not None else garbage.repos_with_history(self._db)
@@ -161,20 +159,13 @@ class _Scrub:
                 jobs.add_job(self._db, job.job_id, job.kind, mpack_id, state=jobs.DONE)
             self._found("index-failed", mpack_id, f"it was not indexed: {job.error}", repaired=self._repair)
         elif job is not None and job.state != jobs.DONE:
-            self._waiting.update(places)
             return
-        rows = inventory.index_rows(self._db, mpack_id)
-        # A blob that nobody holds any more has lost its index row to garbage collection.
-        needed = inventory.held_by_anyone(self._db, places)
-        # A row that was written by hand says no place; it is as good as the directory of the mpack that it names.
-        false = {
-            object_id
-            for object_id, place in rows.items()
-            if object_id not in places or (place.frame is not None and place != places[object_id])
-        }
-        # Nor is a row missed that collection took and a later pack has brought back.
-        missing = needed - rows.keys()
-        missing -= inventory.elsewhere(self._db, mpack_id, missing)
+        false, missing = self._differences(mpack_id, places)
+        if false or missing:
+            # What is pushed or collected at this moment looks like damage while it is half seen; damage stays.
+            self._db.rollback()
+            false_still, missing_still = self._differences(mpack_id, places)
+            false, missing = false & false_still, missing & missing_still
         if not false and not missing:
             return
         if self._repair:
@@ -189,6 +180,23 @@ class _Scrub:
             f"{len(missing)} index rows are missing, {len(false)} are false",
             repaired=self._repair,
         )
+
+    def _differences(self, mpack_id: str, places: Mapping[str, contents.IndexEntry]) -> tuple[set[str], set[str]]:
+        """Return of which blobs an mpack's index rows are false, and of which they are missing."""
+        rows = inventory.index_rows(self._db, mpack_id)
+        # A row that was written by hand says no place; it is as good as the directory of the mpack that it names.
+        false = {
+            object_id
+            for object_id, place in rows.items()
+            if object_id not in places or (place.frame is not None and place != places[object_id])
+        }
+        # A blob that nobody holds any more has lost its index row to garbage collection.
+        missing = inventory.held_by_anyone(self._db, places) - rows.keys()
+        # Nor is a row missed that collection took and a later pack has brought back, or is about to.
+        missing -= inventory.elsewhere(self._db, mpack_id, missing)
+        for waiting in jobs.waiting_for_index(self._db) if missing else ():
+            missing -= self._directory(waiting)
+        return false, missing
 
     def _drop_false_locations(self, mpack_id: str) -> bool:
         """Forget a bad mpack's index rows if every blob that needs it is somewhere else too; say whether it was so."""

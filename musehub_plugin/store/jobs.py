@@ -245,6 +245,17 @@ def drop_settled_builds(db: Database, settled_for: int) -> None:
     )
 
 
+def waiting_for_index(db: Database) -> list[str]:
+    """Return the mpacks whose `mpack.index` jobs are pending or running."""
+    return list(
+        db.execute(
+            select(MusehubJob.subject)
+            .where(MusehubJob.kind == INDEX, MusehubJob.state.in_([PENDING, RUNNING]))
+            .order_by(MusehubJob.created_at, MusehubJob.job_id)
+        ).scalars()
+    )
+
+
 def unfinished_index_jobs(db: Database, repo_id: str) -> list[JobRow]:
     """Return the `mpack.index` jobs that are not done, of mpacks that were pushed to a repo; the oldest first."""
     open_jobs = [

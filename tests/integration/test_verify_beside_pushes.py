@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import delete, func, select
 
 from musehub_plugin import ids
-from musehub_plugin.models import MusehubMPackIndex, MusehubObject
+from musehub_plugin.models import MusehubMPackIndex, MusehubObject, MusehubObjectRef
 from musehub_plugin.scrub import Scrubbed, scrub
 from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History
@@ -30,6 +30,27 @@ def test_what_waits_to_be_indexed_is_not_missing(hub: HubEnvironment) -> None:
     without_queue = hub.make_app(MUSEHUB_REDIS_URL="redis://127.0.0.1:1")
     Caller(without_queue, "alice").push("alice/songs", history.pack(), head)
     assert (index_row_count(hub), scrubbed(hub).problems) == (0, [])
+
+
+def test_an_index_row_that_collection_took_is_not_missing_while_another_pack_with_its_blob_waits(
+    hub: HubEnvironment,
+) -> None:
+    hub.create_repo()
+    history = History()
+    first = history.commit({"a.txt": b"one", "b.txt": b"two"})
+    hub.caller("alice").push("alice/songs", history.pack(), first)
+    with hub.session() as session:
+        # As collection leaves it where nobody holds the blob.
+        of_blob = MusehubMPackIndex.entity_id == ids.blob_id(b"one")
+        session.execute(delete(MusehubMPackIndex).where(of_blob))
+        session.execute(delete(MusehubObjectRef).where(MusehubObjectRef.object_id == ids.blob_id(b"one")))
+        session.commit()
+    hub.create_repo("alice/poems")
+    again = History()
+    head = again.commit({"a.txt": b"one"})
+    without_queue = hub.make_app(MUSEHUB_REDIS_URL="redis://127.0.0.1:1")
+    Caller(without_queue, "alice").push("alice/poems", again.pack(), head)
+    assert [problem for problem in scrubbed(hub).problems if problem.kind == "index-wrong"] == []
 
 
 def test_a_blob_that_is_nowhere_is_missing_although_another_pack_waits(hub: HubEnvironment) -> None:
