@@ -157,6 +157,7 @@ class _Scrub:
             # What it failed over is gone: the bytes are good.
             if self._repair:
                 jobs.add_job(self._db, job.job_id, job.kind, mpack_id, state=jobs.DONE)
+                self._db.commit()
             self._found("index-failed", mpack_id, f"it was not indexed: {job.error}", repaired=self._repair)
         elif job is not None and job.state != jobs.DONE:
             return
