@@ -163,7 +163,9 @@ class _Silent(WSGIRequestHandler):
 
 def musehub(*arguments: str, folder: Path | None = None, token: str = "") -> Any:
     """Run the client's command and return what it reports."""
-    command = [sys.executable, "-c", "from musehub_plugin.client.command import main; main()", *arguments, "--json"]
+    # -P: in the clone, which is of this repository, what is installed runs, and not what was cloned.
+    program = "from musehub_plugin.client.command import main; main()"
+    command = [sys.executable, "-P", "-c", program, *arguments, "--json"]
     environment = {**os.environ, "MUSEHUB_TOKEN": token}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)

@@ -22,6 +22,7 @@ from werkzeug.test import TestResponse
 from musehub_plugin.config import Settings
 from musehub_plugin.models import Base
 from musehub_plugin.storage import FileStorage, Storage
+from musehub_plugin.store import graphs
 from musehub_plugin.testing.apps import close_app, hub_of, make_app, run_jobs
 from musehub_plugin.testing.factories import create_repo
 from tests.exchange import Caller
@@ -123,11 +124,12 @@ class HubEnvironment:
     def observe(self, request: Callable[[], TestResponse]) -> Observed:
         """Send a request and note what it takes."""
         statements: list[str] = []
+        history = f"EXECUTE {graphs.SEGMENT_DATA.name} "
 
         def note(statement: str) -> None:
             # A process reads a repo's packed history once, whoever asks for it first, and a connection makes each
             # statement ready once.
-            if "musehub_graph_segment.data" not in statement and not statement.startswith("PREPARE "):
+            if not statement.startswith(("PREPARE ", history)) and "musehub_graph_segment.data" not in statement:
                 statements.append(statement)
 
         class NotingCursor(psycopg2.extensions.cursor):

@@ -34,7 +34,7 @@ _SEGMENTS = Question(
         .order_by(_SEGMENT.first_commit)
     )
 )
-_SEGMENT_DATA = Question(
+SEGMENT_DATA = Question(
     lambda _: select(_SEGMENT.data).where(
         _SEGMENT.repo_id == bindparam("repo_id"), _SEGMENT.segment_id == bindparam("segment_id")
     )
@@ -52,7 +52,7 @@ def segment_data(db: Database, repo_id: str, segment_ids: Sequence[str]) -> Iter
     By a statement for each: a driver holds all that one brings, and three times over, since it comes as hex digits.
     """
     for segment_id in segment_ids:
-        for (data,) in _SEGMENT_DATA.ask(db, repo_id=repo_id, segment_id=segment_id):
+        for (data,) in SEGMENT_DATA.ask(db, repo_id=repo_id, segment_id=segment_id):
             yield segment_id, data
 
 

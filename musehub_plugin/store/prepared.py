@@ -108,11 +108,15 @@ class Question:
 
     Args:
         build: makes it, given what puts a column among many values.
+
+    Attributes:
+        name: by which PostgreSQL keeps it.
     """
 
     def __init__(self, build: Callable[[Among], Select[Any]]) -> None:
         self._statement = build(_in_list)
         self._prepared = _prepared(build(_in_array))
+        self.name = self._prepared.name
 
     def ask(self, db: Database, **values: Any) -> Sequence[tuple[Any, ...]]:
         """Return the rows of the answer.

@@ -212,7 +212,7 @@ def test_s78_a_false_place_in_the_true_mpack_is_never_wrong_bytes(
         assert answer.status_code == 503
 
 
-@pytest.mark.parametrize("place", [(0, -1, 10), (0, 0, -1), (-1, -1, -1), (0, 1, 9), (0, 0, 2**62)])
+@pytest.mark.parametrize("place", [(0, -1, 10), (0, 0, -1), (-1, -1, -1), (0, 1, 9), (0, 0, 2**21)])
 def test_s78_a_false_place_in_a_frame_that_is_at_hand_is_passed_over_for_a_true_one(
     hub: HubEnvironment, place: tuple[int, int, int]
 ) -> None:
