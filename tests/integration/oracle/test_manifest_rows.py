@@ -24,20 +24,23 @@ def db(request: pytest.FixtureRequest, databases: Mapping[str, Database]) -> Ite
     found.rollback()
 
 
-def written(db: Database, chance: random.Random, name: str) -> History:
-    history = broad_history(chance, 12, name)
-    write_changes(db, "r", history)
-    return history
+def histories(
+    db: Database, monkeypatch: pytest.MonkeyPatch, batch: int, name: str
+) -> Iterator[tuple[random.Random, History]]:
+    """Write ten histories, whose manifests are read so many at a time; yield each, and what draws for it."""
+    monkeypatch.setattr(manifest_rows, "_MANIFEST_BATCH", batch)
+    chance = random.Random(batch)
+    for number in range(10):
+        history = broad_history(chance, 12, f"{name} {batch} {number}")
+        write_changes(db, "r", history)
+        yield chance, history
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 5])
 def test_manifests_are_read_in_any_order_in_batches_of_any_size(
     db: Database, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr(manifest_rows, "_MANIFEST_BATCH", batch)
-    chance = random.Random(batch)
-    for number in range(10):
-        history = written(db, chance, f"{batch} {number}")
+    for chance, history in histories(db, monkeypatch, batch, "any order"):
         order = chance.sample(list(history.manifests), len(history.manifests))
         assert dict(manifests(db, "r", order)) == history.manifests
 
@@ -46,10 +49,7 @@ def test_manifests_are_read_in_any_order_in_batches_of_any_size(
 def test_what_rests_on_snapshots_that_go_stays_as_it_is(
     db: Database, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr(manifest_rows, "_MANIFEST_BATCH", batch)
-    chance = random.Random(batch)
-    for number in range(10):
-        history = written(db, chance, f"{batch} {number}")
+    for chance, history in histories(db, monkeypatch, batch, "gone"):
         gone = chance.sample(list(history.manifests), len(history.manifests) // 2)
         make_whole(db, resting_on(db, gone))
         db.change(delete(MusehubSnapshot).where(MusehubSnapshot.snapshot_id.in_(gone)))
@@ -66,13 +66,10 @@ def test_manifests_in_another_order_than_that_of_history_take_two_statements_a_b
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         statements.append(statement)
 
-    monkeypatch.setattr(manifest_rows, "_MANIFEST_BATCH", 3)
-    chance = random.Random(0)
     engine = db.session.get_bind()
     event.listen(engine, "before_cursor_execute", note)
     try:
-        for number in range(10):
-            history = written(db, chance, f"counted {number}")
+        for chance, history in histories(db, monkeypatch, 3, "counted"):
             order = chance.sample(list(history.manifests), len(history.manifests))
             statements.clear()
             assert dict(manifests(db, "r", order)) == history.manifests
