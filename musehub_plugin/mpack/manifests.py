@@ -307,7 +307,10 @@ class SnapshotDecoder:
             gone, now, refs = change.removed, change.changed, self._refs
             if removed_counts[row] and (now or (change.full and refs)):
                 raise MPackError(f"{where}: snapshot {self._snapshots} removes paths after it has set some")
-            if not isinstance(refs, dict) or len(refs) + changed_counts[row] > most:
+            if (
+                not (isinstance(refs, dict) and isinstance(gone, list) and isinstance(now, dict))
+                or len(refs) + changed_counts[row] > most
+            ):
                 numbers = islice(removed_codes, removed_counts[row]), islice(changed_codes, changed_counts[row])
                 named = [
                     (paths[number - 1] if number else self._new_path(new_paths, where) for number in some)
@@ -316,8 +319,6 @@ class SnapshotDecoder:
                 change, last_ref = self._wide_row(change, named[0], named[1], ref_steps, last_ref, lowest, where)
                 refs = self._refs
             else:
-                assert isinstance(gone, list)  # noqa: S101 - it was small so far, and is so still
-                assert isinstance(now, dict)  # noqa: S101 - likewise
                 for number in islice(removed_codes, removed_counts[row]):
                     path = paths[number - 1] if number else self._new_path(new_paths, where)
                     if refs.pop(path, None) is None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from binascii import hexlify
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from musehub_plugin import ids
 from musehub_plugin.mpack.digestlist import DigestList
+
+if TYPE_CHECKING:
+    from musehub_plugin.mpack.wide import WideRefs
 
 # 4 MiB of hex digits; of a pack of more objects they are made one by one.
 _KEPT_HEX: Final = 1 << 16
@@ -27,14 +30,14 @@ class ObjectNames:
         self._outside = outside
         self._held = held
 
-    def resolver(self) -> Callable[[Mapping[str, int]], Mapping[str, str]]:
+    def resolver(self) -> Callable[[dict[str, int] | WideRefs], Mapping[str, str]]:
         """Return what gives ids in place of ordinals: a dict for a dict, and for a wide manifest one in a file."""
         blobs, outside, held = self._blobs, self._outside, self._held
         blob_count = len(blobs)
         from_digest = ids.from_digest
         object_hex = self.hexer()
 
-        def resolved(changed: Mapping[str, int]) -> Mapping[str, str]:
+        def resolved(changed: dict[str, int] | WideRefs) -> Mapping[str, str]:
             if isinstance(changed, dict):
                 return {
                     path: from_digest(blobs[ref] if ref < blob_count else outside[ref - blob_count])
@@ -42,9 +45,8 @@ class ObjectNames:
                     else held[-1 - ref]
                     for path, ref in changed.items()
                 }
-            from musehub_plugin.mpack.wide import WideManifest, WideRefs
+            from musehub_plugin.mpack.wide import WideManifest
 
-            assert isinstance(changed, WideRefs)  # noqa: S101 - there is no other kind
             return WideManifest(changed.pages.mapped(lambda refs: [object_hex(int(ref)) for ref in refs]))
 
         return resolved

@@ -83,18 +83,23 @@ def differing(before: SortedPages, now: SortedPages) -> Iterator[tuple[bytes, by
     shared = set(map(id, before.pages())) & set(map(id, now.pages()))
     old, new = _rows(before.pages(), shared), _rows(now.pages(), shared)
     left, right = next(old, None), next(new, None)
-    while left is not None or right is not None:
-        if right is None or (left is not None and left[0] < right[0]):
-            assert left is not None  # noqa: S101 - one of them is there
+    while left is not None and right is not None:
+        if left[0] < right[0]:
             yield left[0], left[1], None
             left = next(old, None)
-        elif left is None or right[0] < left[0]:
+        elif right[0] < left[0]:
             yield right[0], None, right[1]
             right = next(new, None)
         else:
             if left[1] != right[1]:
                 yield left[0], left[1], right[1]
             left, right = next(old, None), next(new, None)
+    while left is not None:
+        yield left[0], left[1], None
+        left = next(old, None)
+    while right is not None:
+        yield right[0], None, right[1]
+        right = next(new, None)
 
 
 def _rows(pages: Collection[Page], shared: Collection[int]) -> Iterator[tuple[bytes, bytes]]:
