@@ -6,6 +6,7 @@ the one and not in the other, and writes a migration that drops them (measured w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,20 +16,26 @@ from musehub_plugin.store.models import Base
 
 VERSION_TABLE = "musehub_alembic_version"
 
+# A partition as the page on scaling has operators name it: after its table, with a number.
+_PARTITION = re.compile(r"_[0-9]+\Z")
+
 IncludeName = Callable[[str | None, str, Any], bool]
 
 
 def exclude_plugin_tables(name: str | None, type_: str, parent_names: Any) -> bool:
     """Say whether a host's autogenerate may look at something: an `include_name` hook of Alembic.
 
-    For hosts that run Alembic by themselves; Flask-Migrate gets it from `MuseHub.init_app`.
+    For hosts that run Alembic by themselves; Flask-Migrate gets it from `MuseHub.init_app`. To Alembic a partition is a
+    table like any other, which no model has: it would be dropped with its rows.
 
     Args:
         name: the name of what was found in the database.
         type_: what it is, such as "table".
         parent_names: what it belongs to.
     """
-    return not (type_ == "table" and (name == VERSION_TABLE or name in Base.metadata.tables))
+    if type_ != "table" or name is None:
+        return True
+    return name != VERSION_TABLE and _PARTITION.sub("", name) not in Base.metadata.tables
 
 
 def protect_from_autogenerate(app: Flask) -> None:

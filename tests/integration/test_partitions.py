@@ -9,11 +9,14 @@ from typing import Any
 
 import psycopg2
 import pytest
-from sqlalchemy import create_engine, event, text
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import MetaData, create_engine, event, text
 from sqlalchemy.pool import NullPool
 
 from musehub_plugin.gc import collect
 from musehub_plugin.store import migrate, prepared
+from musehub_plugin.store.host_migrations import exclude_plugin_tables
 from musehub_plugin.testing import History, services
 from musehub_plugin.testing.apps import hub_of
 from tests.docs.pages import blocks
@@ -118,6 +121,12 @@ def age(hub: HubEnvironment) -> None:
 def test_the_models_and_the_partitions_are_the_same_tables(hub: HubEnvironment) -> None:
     with hub.app.app_context():
         assert migrate.differences(hub_of(hub.app).sqlalchemy.engine) == []
+
+
+def test_a_host_s_autogenerate_leaves_the_partitions_alone(hub: HubEnvironment) -> None:
+    with hub.app.app_context(), hub_of(hub.app).sqlalchemy.engine.connect() as connection:
+        host = MigrationContext.configure(connection, opts={"include_name": exclude_plugin_tables})
+        assert compare_metadata(host, MetaData()) == []
 
 
 def test_what_reads_for_a_repo_looks_into_one_partition(hub: HubEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
