@@ -146,6 +146,14 @@ class StorageUnavailable(Exception):
     """Object storage did not answer, or answered with an error that a later try may not meet."""
 
 
+def sqlstate(error: BaseException | None) -> str | None:
+    """Return the five characters by which PostgreSQL calls an error, where it is one of its own.
+
+    psycopg2 has them as `pgcode`, psycopg as `sqlstate`.
+    """
+    return getattr(error, "pgcode", None) or getattr(error, "sqlstate", None)
+
+
 def first_line(error: BaseException | None) -> str:
     """Return the first line of what an error says, or its class where it says nothing."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

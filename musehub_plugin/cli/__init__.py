@@ -15,7 +15,7 @@ import click
 from flask import current_app
 from flask.cli import AppGroup, with_appcontext
 
-from musehub_plugin.errors import first_line
+from musehub_plugin.errors import first_line, sqlstate
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -54,7 +54,7 @@ def _reason(error: Exception) -> str | None:
         # The driver's own words: the SQLAlchemy text would carry the statement and its parameters.
         said = first_line(error.orig)
         missing = said.startswith(("no such table", "no such column"))
-        missing = missing or getattr(error.orig, "pgcode", None) in _NOT_MIGRATED
+        missing = missing or sqlstate(error.orig) in _NOT_MIGRATED
         return f"the database failed: {said}" + ("; run flask musehub db upgrade." if missing else "")
     if isinstance(error, RedisError):
         return f"Redis failed: {first_line(error)}"

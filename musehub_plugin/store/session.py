@@ -41,6 +41,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, scoped_session
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
+from musehub_plugin.errors import sqlstate
 from musehub_plugin.store.autocommit import AutocommitConnection
 from musehub_plugin.store.models import Base, Instant, MusehubRepo
 
@@ -135,7 +136,8 @@ class Database:
 
         On PostgreSQL this waits for a transaction that is inserting the same key.
         """
-        return self.change(self._insert(model).values(**row)) == 1
+        # psycopg does not know it any more once the cursor is closed, as an INSERT's is at once.
+        return self.change(self._insert(model).values(**row).execution_options(preserve_rowcount=True)) == 1
 
     def upsert(self, model: type[Base], row: Mapping[str, Any], *, update: Sequence[str]) -> None:
         """Insert a row, or set the columns `update` of the one that has its key."""
@@ -209,7 +211,7 @@ class Database:
                 self.commit()
             except DBAPIError as error:
                 self.rollback()
-                if getattr(error.orig, "pgcode", None) not in _RETRIED or attempt == _ATTEMPTS:
+                if sqlstate(error.orig) not in _RETRIED or attempt == _ATTEMPTS:
                     raise
                 time.sleep(random.uniform(0, 0.1 * attempt))  # noqa: S311 - spreads contenders, no secret
             except BaseException:

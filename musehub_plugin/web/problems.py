@@ -35,6 +35,7 @@ from musehub_plugin.errors import (
     Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
+    sqlstate,
 )
 from musehub_plugin.hub import current_app_object
 from musehub_plugin.web.negotiation import PROBLEM_TYPE, encode_response
@@ -171,9 +172,7 @@ def register(
         return unavailable("storage")
 
     def any_error(error: Exception) -> Response:
-        if isinstance(error, DBAPIError) and (
-            error.connection_invalidated or getattr(error.orig, "pgcode", None) in _DATABASE_AWAY
-        ):
+        if isinstance(error, DBAPIError) and (error.connection_invalidated or sqlstate(error.orig) in _DATABASE_AWAY):
             return database_error(error)
         logger.error("Request %s failed.", request_id(), exc_info=error)
         # Flask sends this for exceptions that nobody handles; error trackers listen to it.
