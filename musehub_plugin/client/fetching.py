@@ -92,6 +92,8 @@ def receive(workdir: Workdir, hub: HubTransport, refs: RemoteRefs, result: Fetch
         result: where counts are added.
         repair: bring everything, and write it over what is there.
     """
+    if repair:
+        workdir.packs.set_unlistable_aside()
     heads = dict.fromkeys(refs.branch_heads.values())
     wants = [head for head in heads if repair or not workdir.has_commit(head)]
     arrived: list[str] = []

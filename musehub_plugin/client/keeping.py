@@ -97,14 +97,10 @@ def drop_covered(workdir: Workdir, packs: Iterable[Pack], by: Sequence[Pack]) ->
         by: the others, which were verified.
     """
     for each in packs:
-        try:
-            covered = all(
-                any(other.index.has(kind, entity_id) for other in by)
-                for kind in KINDS
-                for entity_id in each.index.ids(kind)
-            )
-        except WorkdirError:
-            # It cannot even be listed; what it held is looked for by verify.
-            covered = True
+        covered = all(
+            any(other.index.has(kind, entity_id) for other in by)
+            for kind in KINDS
+            for entity_id in each.index.ids(kind)
+        )
         if covered:
             workdir.packs.remove(each)

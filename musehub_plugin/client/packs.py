@@ -268,6 +268,19 @@ class PackFolder:
         pack.index_path.unlink(missing_ok=True)
         self.forget()
 
+    def set_unlistable_aside(self) -> None:
+        """Count those packs no longer that cannot even be listed, without which nothing could be looked up.
+
+        Their bytes are kept as `<hex>.mpack.damaged`: they may be all that there is of what was never pushed.
+        """
+        for pack in list(self):
+            try:
+                _ = pack.index
+            except WorkdirError:
+                pack.close()
+                pack.path.replace(pack.path.with_name(f"{pack.path.name}.damaged"))
+                self.forget()
+
     def forget(self) -> None:
         """Close all files, and look at the folder again when a pack is needed."""
         for pack in self._packs or ():

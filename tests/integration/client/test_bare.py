@@ -156,6 +156,24 @@ def test_a_damaged_pack_is_brought_again_by_repair(live_hub: LiveHub, url: str, 
     assert verify(bare).problems == []
 
 
+def test_a_pack_that_cannot_be_listed_is_set_aside_by_repair_and_keeps_its_bytes(
+    live_hub: LiveHub, url: str, bare: Workdir, origin: Workdir
+) -> None:
+    before = list(bare.packs)
+    add_commit(origin, {"a": b"new"})
+    push(origin, live_hub.transport(url))
+    pull(bare, live_hub.transport(url))
+    (newer,) = [each for each in bare.packs if each.mpack_id not in {old.mpack_id for old in before}]
+    damaged = newer.path.read_bytes()[:-20]
+    newer.path.write_bytes(damaged)
+    newer.index_path.unlink()
+    bare.packs.forget()
+    fetch(bare, live_hub.transport(url), repair=True)
+    assert newer.path.with_suffix(".mpack.damaged").read_bytes() == damaged
+    assert same(bare, origin)
+    assert verify(bare).problems == []
+
+
 def test_a_pack_with_a_false_blob_is_not_kept(tmp_path: Path) -> None:
     bare = Workdir.create(tmp_path / "bare", bare=True)
     false = tmp_path / "false.mpack"
