@@ -289,8 +289,17 @@ class EntityFiles:
                             if ids.is_hex(entry.name + leaf.name):
                                 yield ids.PREFIX + entry.name + leaf.name
 
+    @staticmethod
+    def reach_disk() -> None:
+        """Wait until what was written is on disk; to be called before what it stands for is removed.
+
+        Otherwise a power cut may find the one not written yet and the other gone. What can be fetched again is not
+        waited for.
+        """
+        os.sync()
+
     def remove_loose(self, kind: str, entity_id: str) -> None:
-        """Remove an entity's own file; a pack must hold it."""
+        """Remove an entity's own file; a pack must hold it, on disk."""
         Path(self._entity_path(kind, entity_id)).unlink(missing_ok=True)
 
     def temp_path(self) -> Path:

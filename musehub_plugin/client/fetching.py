@@ -111,6 +111,7 @@ def receive(workdir: Workdir, hub: HubTransport, refs: RemoteRefs, result: Fetch
                 result.new_blobs += applied.new_blobs
         if repair and workdir.packs.kept:
             fresh = [pack for pack in workdir.packs if pack.mpack_id in new]
+            workdir.reach_disk()
             drop_covered(workdir, [pack for pack in workdir.packs if pack.mpack_id not in new], fresh)
         arrived += some
         for head in some:

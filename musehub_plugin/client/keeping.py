@@ -94,7 +94,7 @@ def drop_covered(workdir: Workdir, packs: Iterable[Pack], by: Sequence[Pack]) ->
     Args:
         workdir: the working copy.
         packs: the packs to look at.
-        by: the others, which were verified.
+        by: the others, which were verified, and are on disk.
     """
     for each in packs:
         covered = all(

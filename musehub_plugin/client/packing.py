@@ -64,6 +64,7 @@ def unpack(workdir: Workdir, *, progress: Progress = silent) -> Packed:
             files = checkout(workdir, head, progress=progress)
         if workdir.bare:
             workdir.end_bareness()
+        workdir.reach_disk()
         drop_packs(workdir)
     return Packed(counts["commits"], counts["snapshots"], counts["objects"], size, files)
 
@@ -90,6 +91,7 @@ def pack(workdir: Workdir, *, progress: Progress = silent) -> Packed:
             # Its own work is checked like a stranger's: what was files is removed on the strength of it.
             keep_mpack(workdir, built.path, built.mpack_id, progress=progress)
         new = next(each for each in workdir.packs if each.mpack_id == built.mpack_id)
+        workdir.reach_disk()
         done = 0
         for kind in KINDS[::-1]:
             # Where a file system loses its place in a folder as files go, what it passes over stays, and does no harm.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from random import Random
 
@@ -172,6 +174,30 @@ def test_a_pack_that_cannot_be_listed_is_set_aside_by_repair_and_keeps_its_bytes
     assert newer.path.with_suffix(".mpack.damaged").read_bytes() == damaged
     assert same(bare, origin)
     assert verify(bare).problems == []
+
+
+def test_what_replaces_files_packs_or_damaged_packs_is_on_disk_before_they_go(
+    live_hub: LiveHub, url: str, origin: Workdir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A power cut can only be played: what is there when all is written to disk is what it would leave.
+    left: list[Path] = []
+
+    def cut() -> None:
+        left.append(tmp_path / f"left{len(left)}")
+        shutil.copytree(origin.root, left[-1])
+
+    monkeypatch.setattr(os, "sync", cut)
+    pack(origin)
+    add_commit(origin, {"a": b"new"})
+    push(origin, live_hub.transport(url))
+    fetch(origin, live_hub.transport(url), repair=True)
+    unpack(origin)
+    files, packs, more_packs = map(Workdir, left)
+    # A copy has both, what is replaced and what replaces it.
+    assert (len(list(files.loose_ids("commits"))), len(list(files.packs))) == (10, 1)
+    assert [len(list(each.packs)) for each in (packs, more_packs)] == [2, 1]
+    assert len(list(more_packs.loose_ids("commits"))) == 11
+    assert [verify(each).problems for each in (files, packs, more_packs)] == [[], [], []]
 
 
 def test_a_pack_with_a_false_blob_is_not_kept(tmp_path: Path) -> None:
