@@ -30,6 +30,7 @@ BY_COMMAND: Final = "hub, command"
 # A load of requests that are sent once ends after so many seconds, however far it is.
 _PATIENCE: Final = 10.0
 _PACKS_LOOKED_AT: Final = 12
+_READY_ANSWERS: Final = 50
 # From so many commits on, what takes many seconds is done so often at most: it scatters less, too.
 _LONG: Final = 50_000
 _LONG_ROUNDS: Final = 2
@@ -116,7 +117,8 @@ class Race:
                 answer = load(self.git.port, [fetch_request(name, self._head())], clients=1)
                 self.results.add("clone, server side, s", who, *answer.latencies)
                 self.results.add("clone, B", who, answer.bytes_each)
-            ready = load(self.hub.port, [message] * 5, clients=1)
+            # Two milliseconds each: of a few the median is the machine's other work.
+            ready = load(self.hub.port, [message] * _READY_ANSWERS, clients=1)
             self.results.add("clone, server side, s", HUB, *ready.latencies)
             whole = load(self.hub.port, [message], clients=1, follow=True)
             self.results.add("clone, B", HUB, whole.bytes_each)
