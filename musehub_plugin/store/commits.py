@@ -12,6 +12,7 @@ import msgpack
 from sqlalchemy import bindparam, func, join, select
 
 from musehub_plugin.errors import HistoryDamaged
+from musehub_plugin.ids import commit_id as commit_id_of
 from musehub_plugin.ids import from_digest, to_digest
 from musehub_plugin.store.bulk import insert_rows
 from musehub_plugin.store.models import (
@@ -128,6 +129,7 @@ def records(db: Database, repo_id: str, commit_ids: Iterable[str]) -> Iterator[d
             if row is None:
                 raise HistoryDamaged(f"repo {repo_id}: commit {commit_id} is not stored")
             _, branch, parent_ids, message, author, timestamp, snapshot_id, own_fields = row
+            text = timestamp.isoformat()
             record: dict[str, Any] = {
                 "commit_id": commit_id,
                 "parent_ids": parent_ids,
@@ -135,11 +137,23 @@ def records(db: Database, repo_id: str, commit_ids: Iterable[str]) -> Iterator[d
                 "branch": branch,
                 "message": message,
                 "author": author,
-                "committed_at": timestamp.isoformat(),
+                "committed_at": text,
             }
             if own_fields is not None:
                 record.update(unpack_own_fields(own_fields))
+            if not timestamp.microsecond and record["committed_at"] == text:
+                _restore_zeros(record, timestamp)
             yield record
+
+
+def _restore_zeros(record: dict[str, Any], timestamp: datetime) -> None:
+    """Write a date of whole seconds as the commit's id hashes it: muse clients write microseconds, Python no zeros.
+
+    A row that was written by hand has nothing but the moment. Where its id hashes neither form, Python's stays.
+    """
+    text = timestamp.isoformat(timespec="microseconds")
+    if record["commit_id"] == commit_id_of(record["parent_ids"], record["snapshot_id"], record["message"], text):
+        record["committed_at"] = text
 
 
 def log(db: Database, repo_id: str, head: str, limit: int) -> list[dict[str, Any]]:

@@ -194,10 +194,14 @@ def test_a_repo_with_a_deletion_date_is_as_good_as_missing(hub: HubEnvironment) 
     "moment",
     [NOW, NOW.replace(microsecond=0), datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)],
 )
-def test_the_date_of_a_row_is_sent_as_the_text_that_its_id_hashes(hub: HubEnvironment, moment: datetime) -> None:
-    commit = dated(hub, moment)
+@pytest.mark.parametrize("form", ["auto", "microseconds"])
+def test_the_date_of_a_row_is_sent_as_the_text_that_its_id_hashes(
+    hub: HubEnvironment, moment: datetime, form: str
+) -> None:
+    hashed = moment.isoformat(timespec=form)
+    commit = dated(hub, moment, hashed)
     record = hub.caller().pull(REPO, [commit]).commits[commit]
-    assert record["committed_at"] == moment.isoformat()
+    assert record["committed_at"] == hashed
 
 
 @pytest.mark.parametrize("hub", ["postgresql+s3"], indirect=True)
@@ -207,15 +211,15 @@ def test_the_first_and_the_last_date_are_sent_whatever_time_zone_the_database_ha
 ) -> None:
     # There it is the year before the first, or the one after the last, that Python knows.
     options = {"connect_args": {"options": "-c timezone=Pacific/Kiritimati"}}
-    commit = dated(hub, moment)
+    commit = dated(hub, moment, moment.isoformat())
     record = Caller(hub.make_app(SQLALCHEMY_ENGINE_OPTIONS=options)).pull(REPO, [commit]).commits[commit]
     assert record["committed_at"] == moment.isoformat()
 
 
-def dated(hub: HubEnvironment, moment: datetime) -> str:
-    """Write a repo with a commit of a date, and return its id."""
+def dated(hub: HubEnvironment, moment: datetime, hashed: str) -> str:
+    """Write a repo with a commit of a date whose id hashes that text, and return the id."""
     repo_id = hub.create_repo(REPO)
-    commit = ids.commit_id([], TREE, "dated", moment.isoformat())
+    commit = ids.commit_id([], TREE, "dated", hashed)
     hub.add(
         MusehubCommit(commit_id=commit, message="dated", author="A", timestamp=moment, snapshot_id=TREE),
         MusehubCommitRef(repo_id=repo_id, commit_id=commit),
