@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
+from rq import Queue, Worker
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from musehub_plugin.errors import StorageUnavailable, first_line
@@ -16,6 +17,7 @@ from musehub_plugin.store import migrate
 from musehub_plugin.store.session import sqlite_journal_mode
 
 _TIMEOUT = 3
+_NO_EVICTION = "noeviction"
 
 
 @dataclass(frozen=True)
@@ -91,17 +93,28 @@ def _queue(hub: Hub) -> Iterator[Finding]:
         return
     try:
         with Redis.from_url(hub.settings.redis_url, socket_connect_timeout=_TIMEOUT, socket_timeout=_TIMEOUT) as redis:
-            policy = redis.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
-            workers = redis.scard("rq:workers")
+            policy = _eviction_policy(redis)
+            # A killed worker's name stays until another worker looks; what it said of itself goes with time.
+            names = Worker.all_keys(queue=Queue(hub.settings.queue, connection=redis))
+            workers = redis.exists(*names) if names else 0
     except RedisError as error:
         yield Finding("queue", "wrong", f"Redis does not answer: {first_line(error)}")
         return
-    if policy != "noeviction":
+    if policy != _NO_EVICTION:
         yield Finding("queue", "warning", f"Redis may drop jobs: maxmemory-policy is {policy}, set noeviction")
     if not workers:
-        yield Finding("queue", "warning", "no worker is running: start flask musehub worker")
+        says = f"no worker of queue {hub.settings.queue!r} is running: start flask musehub worker"
+        yield Finding("queue", "warning", says)
     else:
         yield Finding("queue", "ok", f"Redis answers, {workers} workers")
+
+
+def _eviction_policy(redis: Redis) -> str:
+    try:
+        return str(redis.config_get("maxmemory-policy").get("maxmemory-policy", _NO_EVICTION))
+    except ResponseError:
+        # Hosted ones let nobody ask, and have a page of their own for it.
+        return _NO_EVICTION
 
 
 def _hooks(hub: Hub) -> Iterator[Finding]:

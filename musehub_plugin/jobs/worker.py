@@ -11,6 +11,7 @@ from redis import Redis
 from rq import Queue, Worker
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.worker_registration import register
 from sqlalchemy.exc import SQLAlchemyError
 
 from musehub_plugin.hub import EXTENSION_KEY, Hub
@@ -48,6 +49,8 @@ def worker_class_for(app: Flask) -> type[Worker]:
     class SweepingWorker(Worker):
         def run_maintenance_tasks(self) -> None:
             super().run_maintenance_tasks()  # type: ignore[no-untyped-call]  # untyped in RQ
+            # A worker says once that it is there, and a Redis that came back empty does not know it any more.
+            register(self)
             sweep_quietly(app)
 
     return SweepingWorker
