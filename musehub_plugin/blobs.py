@@ -20,7 +20,7 @@ from musehub_plugin.framecache import FrameCache
 from musehub_plugin.ids import blob_id, from_digest
 from musehub_plugin.mpack import MPackError, MPackReader
 from musehub_plugin.signals import report_damage
-from musehub_plugin.storage.base import Storage
+from musehub_plugin.storage.base import Storage, ask
 from musehub_plugin.storage.rangefile import MAX_WINDOW
 from musehub_plugin.storage.uploads import open_mpack
 from musehub_plugin.store import contents
@@ -232,7 +232,7 @@ class BlobReader:
             if cached is not None and _is_right(object_id, cached):
                 return cached
         try:
-            content = self._storage.get(object_id)
+            content = ask(self._storage.get, object_id)
         except StorageUnavailable as error:
             raise outage or error from None
         if content is not None:

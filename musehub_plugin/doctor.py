@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from musehub_plugin.errors import StorageUnavailable, first_line
 from musehub_plugin.hub import Hub
-from musehub_plugin.storage.base import Pings, ServedByPlugin
+from musehub_plugin.storage.base import Pings, ServedByPlugin, ask
 from musehub_plugin.store import migrate
 from musehub_plugin.store.session import sqlite_journal_mode
 
@@ -69,7 +69,7 @@ def _storage(hub: Hub) -> Iterator[Finding]:
     name = type(hub.storage).__name__
     if isinstance(hub.storage, Pings):
         try:
-            hub.storage.ping()
+            ask(hub.storage.ping)
         except StorageUnavailable as error:
             yield Finding("storage", "wrong", f"{name}: {error}")
             return

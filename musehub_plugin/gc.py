@@ -19,7 +19,7 @@ from musehub_plugin import graph
 from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.hub import Hub
 from musehub_plugin.signals import collected, reached, report_damage
-from musehub_plugin.storage.base import Deletes, KeepsParts
+from musehub_plugin.storage.base import Deletes, KeepsParts, ask
 from musehub_plugin.storage.uploads import delete_upload
 from musehub_plugin.store import builds, fetch_packs, fetch_plans, garbage, jobs, locks, manifests, repos
 from musehub_plugin.store import commits as commit_store
@@ -110,7 +110,7 @@ class _Collection:
         if self._dry_run or not isinstance(self._hub.storage, KeepsParts):
             return
         try:
-            self._done.leftovers = self._hub.storage.remove_leftovers(self._grace)
+            self._done.leftovers = ask(self._hub.storage.remove_leftovers, self._grace)
         except StorageUnavailable as error:
             logger.warning("gc: what killed writers left stays for the next time: %s", error)
 
@@ -268,7 +268,7 @@ class _Collection:
         if fetch_packs.is_file_needed(self._db, mpack_id):
             return
         if isinstance(self._hub.storage, Deletes):
-            self._hub.storage.delete_mpack(mpack_id)
+            ask(self._hub.storage.delete_mpack, mpack_id)
         else:
             self._done.kept_files += 1
 

@@ -17,6 +17,7 @@ from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.hub import Hub
 from musehub_plugin.index import index_entries
 from musehub_plugin.mpack import MPackError, MPackReader
+from musehub_plugin.storage.base import ask
 from musehub_plugin.storage.uploads import open_mpack
 from musehub_plugin.store import contents, garbage, inventory, jobs, manifests
 from musehub_plugin.store.session import Database
@@ -275,7 +276,7 @@ class _Scrub:
             missing.update(object_id for object_id in batch if object_id not in placed)
         for mpack_id in waiting if missing else ():
             missing -= self._directory(mpack_id)
-        return [object_id for object_id in sorted(missing) if not self._hub.storage.exists(object_id)]
+        return [object_id for object_id in sorted(missing) if not ask(self._hub.storage.exists, object_id)]
 
     def _directory(self, mpack_id: str) -> set[str]:
         """Return the blobs that an mpack holds; none where it cannot be read, which `_mpack` says."""

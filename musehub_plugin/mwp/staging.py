@@ -19,7 +19,7 @@ from musehub_plugin.errors import Invalid, StorageUnavailable, TooLarge
 from musehub_plugin.hub import Hub
 from musehub_plugin.ids import from_digest
 from musehub_plugin.signals import reached
-from musehub_plugin.storage.base import Deletes
+from musehub_plugin.storage.base import Deletes, ask
 from musehub_plugin.storage.temporary import temporary_room
 from musehub_plugin.storage.uploads import open_mpack, put_mpack_file, staged_id
 from musehub_plugin.store import contents, mpacks, staging
@@ -191,7 +191,7 @@ def discard(hub: Hub, db: Database, upload_keys: list[str]) -> None:
     for upload_key in upload_keys:
         try:
             if isinstance(hub.storage, Deletes):
-                hub.storage.delete_mpack(staged_id(upload_key))
+                ask(hub.storage.delete_mpack, staged_id(upload_key))
             removed.append(upload_key)
         except StorageUnavailable as error:
             # The ticket stays, and with it the next collection finds the file.

@@ -7,21 +7,24 @@ plugin does the same work through `Storage` alone, with more memory or one more 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO, ParamSpec, Protocol, TypeVar, runtime_checkable
 
-from musehub_plugin.errors import Invalid
+from musehub_plugin.errors import Invalid, StorageUnavailable
 from musehub_plugin.ids import is_hex, is_id, to_hex
 from musehub_plugin.storage.signing import UrlSigner
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class Storage(Protocol):
     """Blobs and mpacks by content address.
 
-    Methods raise `musehub_plugin.errors.StorageUnavailable` where the store does not answer; absence is no
-    error. Storing an id again replaces the bytes at once: a reader sees the old ones or the new ones, never a
-    mixture.
+    Methods raise `musehub_plugin.errors.StorageUnavailable` or an `OSError` where the store does not answer; absence
+    is no error. The plugin calls them by `ask`. Storing an id again replaces the bytes at once: a reader sees the old
+    ones or the new ones, never a mixture.
     """
 
     supports_presign: bool
@@ -181,6 +184,22 @@ class Pings(Protocol):
             StorageUnavailable: they do not; the text says why, for an operator.
         """
         ...
+
+
+def ask(method: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Call a method of a backend, and return what it returns.
+
+    The interface names no exception, so one of a third party lets through what Python raises where a server is away.
+
+    Raises:
+        StorageUnavailable: the method did, or raised an `OSError`, whose text is dropped: it may hold a signed URL.
+    """
+    try:
+        return method(*args, **kwargs)
+    except OSError as error:
+        name = getattr(method, "__qualname__", "storage")
+        reason = error.strerror or type(error).__name__
+        raise StorageUnavailable(f"{name} failed: {reason}") from None
 
 
 def stored_name(identifier: str) -> str:

@@ -22,6 +22,7 @@ from musehub_plugin.storage.base import (
     Storage,
     StreamsMPacks,
     TakesUploads,
+    ask,
     stored_name,
     upload_name,
 )
@@ -51,7 +52,7 @@ def mpack_url(storage: Storage, signer: UrlSigner, mpack_id: str, ttl_seconds: i
     A backend that cannot presign is served by the plugin.
     """
     if storage.supports_presign:
-        return storage.presign_mpack_get(mpack_id, ttl_seconds)
+        return ask(storage.presign_mpack_get, mpack_id, ttl_seconds)
     return signer.sign("GET", "mpack", stored_name(mpack_id), ttl_seconds=ttl_seconds)
 
 
@@ -61,23 +62,23 @@ def open_mpack(storage: Storage, mpack_id: str) -> BinaryIO | None:
     A backend that does not stream gives the whole mpack at once, in memory.
     """
     if isinstance(storage, StreamsMPacks | ServedByPlugin):
-        return storage.open_mpack(mpack_id)
-    return _file(storage.get_mpack(mpack_id))
+        return ask(storage.open_mpack, mpack_id)
+    return _file(ask(storage.get_mpack, mpack_id))
 
 
 def open_blob(storage: Storage, object_id: str) -> BinaryIO | None:
     """Return a blob as a seekable binary file, or None where it is not stored."""
     if isinstance(storage, ServedByPlugin):
-        return storage.open_blob(object_id)
-    return _file(storage.get(object_id))
+        return ask(storage.open_blob, object_id)
+    return _file(ask(storage.get, object_id))
 
 
 def put_mpack_file(storage: Storage, mpack_id: str, file: IO[bytes]) -> str:
     """Store an mpack from a file's current position to its end, and return its URI."""
     if isinstance(storage, StreamsMPacks):
         # What tempfile returns is typed IO[bytes]; the two differ in name alone.
-        return storage.put_mpack_file(mpack_id, cast(BinaryIO, file))
-    return storage.put_mpack(mpack_id, file.read())
+        return ask(storage.put_mpack_file, mpack_id, cast(BinaryIO, file))
+    return ask(storage.put_mpack, mpack_id, file.read())
 
 
 def presign_upload(
@@ -94,7 +95,7 @@ def presign_upload(
         ttl_seconds: life of the URL, 1 second to 7 days.
     """
     if isinstance(storage, TakesUploads):
-        return storage.presign_upload(key, mpack_id=mpack_id, size_bytes=size_bytes, ttl_seconds=ttl_seconds)
+        return ask(storage.presign_upload, key, mpack_id=mpack_id, size_bytes=size_bytes, ttl_seconds=ttl_seconds)
     url = signer.sign(
         "PUT",
         "upload",
@@ -139,7 +140,7 @@ def receive_upload(storage: Storage, key: str, body: Readable, *, size: int, dig
 def open_upload(storage: Storage, key: str) -> BinaryIO | None:
     """Return what was uploaded under `key` as a seekable binary file, or None where nothing was."""
     if isinstance(storage, TakesUploads):
-        return storage.open_upload(key)
+        return ask(storage.open_upload, key)
     return open_mpack(storage, staged_id(key))
 
 
@@ -150,9 +151,9 @@ def delete_upload(storage: Storage, key: str) -> None:
     clear them away.
     """
     if isinstance(storage, TakesUploads):
-        storage.delete_upload(key)
+        ask(storage.delete_upload, key)
     elif isinstance(storage, Deletes):
-        storage.delete_mpack(staged_id(key))
+        ask(storage.delete_mpack, staged_id(key))
 
 
 def staged_id(key: str) -> str:

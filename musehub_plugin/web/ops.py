@@ -19,7 +19,7 @@ from musehub_plugin.errors import NotFound, StorageUnavailable
 from musehub_plugin.hub import current_hub
 from musehub_plugin.jobs.queue import queue_answers
 from musehub_plugin.metrics import render_metrics
-from musehub_plugin.storage.base import Pings, Storage
+from musehub_plugin.storage.base import Pings, Storage, ask
 from musehub_plugin.store.session import database_answers
 from musehub_plugin.web import problems
 from musehub_plugin.web.negotiation import encode_response
@@ -70,7 +70,7 @@ def get_ready() -> Response:
 def _storage_answers(storage: Storage) -> bool:
     if isinstance(storage, Pings):
         try:
-            storage.ping()
+            ask(storage.ping)
         except StorageUnavailable:
             return False
     return True

@@ -100,6 +100,50 @@ def test_bytes_that_were_not_signed_for_are_refused_with_eight_names(hub: HubEnv
     assert alice.upload(ticket, pack) == 200
 
 
+class OutOfReach(BytesStorage):
+    """One whose server can be away; it says so by what Python raises then."""
+
+    error: OSError | None = None
+
+    def put_mpack(self, mpack_id: str, data: bytes) -> str:
+        self._answer()
+        return super().put_mpack(mpack_id, data)
+
+    def get_mpack(self, mpack_id: str) -> bytes | None:
+        self._answer()
+        return super().get_mpack(mpack_id)
+
+    def _answer(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("https://key:secret@store"), TimeoutError(), OSError(5, "I/O error")]
+)
+def test_a_store_that_is_away_is_503_at_every_step(hub: HubEnvironment, error: OSError) -> None:
+    storage = OutOfReach()
+    alice = Caller(hub.make_app(MUSEHUB_STORAGE=storage), "alice")
+    hub.create_repo(REPO)
+    history = History()
+    first = history.commit({"a": b"1"})
+    second = history.commit({"a": b"2"}, [first])
+    assert alice.push(REPO, history.pack(want=[first]), first).status_code == 200
+    pack = history.pack(have=[first])
+    ticket = alice.presign(REPO, pack).get_json()
+    storage.error = error
+    assert alice.upload(ticket, pack) == 503
+    storage.error = None
+    assert alice.upload(ticket, pack) == 200
+    storage.error = error
+    for answer in (alice.unpack(REPO, ids.blob_id(pack), second), alice.fetch(REPO, [first])):
+        assert (answer.status_code, answer.get_json()["code"]) == (503, "storage-unavailable")
+        assert "Retry-After" in answer.headers
+    storage.error = None
+    assert alice.unpack(REPO, ids.blob_id(pack), second).status_code == 200
+    assert alice.pull(REPO, [second]).commits == history.commits
+
+
 def test_a_store_that_presigns_names_its_own_urls(hub: HubEnvironment) -> None:
     storage = SigningStorage()
     app = hub.make_app(MUSEHUB_STORAGE=storage, MUSEHUB_PRESIGN_TTL=77)
