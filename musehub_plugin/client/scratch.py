@@ -14,7 +14,9 @@ INSERT INTO objects (name, path, sequence) VALUES (?, ?, ?) ON CONFLICT (name) D
 SET path = excluded.path, sequence = excluded.sequence
 WHERE objects.path IS NULL OR (excluded.path, excluded.sequence) < (objects.path, objects.sequence)
 """
-_BECAME: Final = "INSERT INTO objects (name, digest) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET digest = excluded.digest"
+_BECAME: Final = (
+    "INSERT INTO objects (name, digest) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET digest = excluded.digest"
+)
 
 
 class ScratchTable:
