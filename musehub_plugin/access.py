@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from uuid import UUID
 
+from werkzeug import exceptions as http
+
 from musehub_plugin.errors import Forbidden, RepoNotFound, Unauthenticated
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ PUBLIC = "public"
 
 MAX_NAME = 255
 """Characters of an owner or slug: what the repo table's columns hold."""
+
+# What `first_or_404()` or `abort(403)` raises in a host's hook: answered as it is, it would tell private from missing.
+_REFUSALS = (http.Unauthorized, http.Forbidden, http.NotFound, http.Gone)
 
 # Control characters and halves of surrogate pairs: Unicode's categories Cc and Cs, which no version of it adds to.
 _IMPOSSIBLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff/]")
@@ -131,10 +136,10 @@ IdentityLoader = Callable[["Request"], Identity | None]
 """Hook: who sent this request. None is anonymous; `InvalidCredentials` makes a 401."""
 
 RepoLoader = Callable[[str, str], Any]
-"""Hook: the repo that `(owner, slug)` names, an object as `Repo` describes it, or None."""
+"""Hook: the repo that `(owner, slug)` names, an object as `Repo` describes it, or None; `abort(404)` is None too."""
 
 AccessPolicy = Callable[[Identity | None, Action, Any], bool]
-"""Hook: whether `(identity, action, repo)` is allowed. Only `True` itself allows."""
+"""Hook: whether `(identity, action, repo)` is allowed. Only `True` itself allows; `abort(403)` refuses."""
 
 
 @dataclass
@@ -227,13 +232,19 @@ class Access:
         """Return the repo of that name whoever asks, or None: for operators, not for requests."""
         if not (is_possible_name(owner) and is_possible_name(slug)):
             return None
-        repo = (self._hooks.load_repo or self._load_repo)(owner, slug)
+        try:
+            repo = (self._hooks.load_repo or self._load_repo)(owner, slug)
+        except _REFUSALS:
+            return None
         if repo is None or getattr(repo, "deleted_at", None) is not None:
             return None
         return repo
 
     def _may(self, identity: Identity | None, action: Action, repo: Any) -> bool:
-        answer = (self._hooks.policy or default_policy)(identity, action, repo)
+        try:
+            answer = (self._hooks.policy or default_policy)(identity, action, repo)
+        except _REFUSALS:
+            return False
         if answer is True:
             return True
         if answer is not False:

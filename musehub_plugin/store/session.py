@@ -8,6 +8,7 @@ leaves existing rows alone in dialects of their own.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 import time
@@ -345,10 +346,19 @@ def _engine_apart(engine: Engine) -> Engine:
 
     A request that holds one connection of a pool and waits for a second one waits for ever where all of the pool's
     connections are held by its likes; with a pool of one, always.
+
+    Whoever disposes of the engine, such as a host before it drops a database or after a fork, disposes of this as well.
     """
     with _engines_lock:
         if engine not in _engines_apart:
-            _engines_apart[engine] = create_engine(engine.url, pool=engine.pool.recreate())
+            apart, process = create_engine(engine.url, pool=engine.pool.recreate()), os.getpid()
+
+            def dispose(_: Engine) -> None:
+                # In a fork the connections are its parent's, and to close them would end them for both.
+                apart.dispose(close=os.getpid() == process)
+
+            event.listen(engine, "engine_disposed", dispose)
+            _engines_apart[engine] = apart
         return _engines_apart[engine]
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
-from flask import Request
+from flask import Request, abort
 
 from musehub_plugin.access import Access, Action, Hooks, Identity, InvalidCredentials, is_possible_name
 from musehub_plugin.errors import Forbidden, HubError, RepoNotFound, Unauthenticated
@@ -173,6 +173,28 @@ def test_a_policy_that_raises_never_allows() -> None:
 
     with pytest.raises(KeyError):
         Access(Hooks(policy=broken), Lookup(FakeRepo())).require(ALICE, "alice", "song", "read")
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_a_hook_that_aborts_hides_a_private_repo_as_a_missing_one(status: int) -> None:
+    def policy(identity: Identity | None, action: Action, repo: Any) -> bool:
+        abort(status)
+
+    def load(owner: str, slug: str) -> FakeRepo | None:
+        return FakeRepo("private") if slug == "song" else abort(status)
+
+    missing = outcome(Access(Hooks(), Lookup(None)), BOB, "read")
+    assert outcome(Access(Hooks(policy=policy), Lookup(FakeRepo())), BOB, "read") == missing
+    assert outcome(Access(Hooks(load_repo=load), Lookup(None)), BOB, "read") == missing
+    assert outcome(Access(Hooks(load_repo=load), Lookup(None)), BOB, "read", "no-such") == missing
+
+
+def test_a_policy_that_aborts_a_write_forbids_it() -> None:
+    def policy(identity: Identity | None, action: Action, repo: Any) -> bool:
+        return action == "read" or abort(403)
+
+    with pytest.raises(Forbidden):
+        Access(Hooks(policy=policy), Lookup(FakeRepo())).require(BOB, "alice", "song", "write")
 
 
 def test_a_policy_that_allows_writing_but_not_reading_hides_the_repo() -> None:

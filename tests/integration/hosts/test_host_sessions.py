@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from flask import Flask, Request, request
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.pool import NullPool
 from werkzeug.test import TestResponse
@@ -161,6 +161,29 @@ def test_a_view_of_the_host_can_use_the_plugin_s_models_in_its_own_transaction(v
         session.get_one(MusehubObject, object_id).path = "renamed"
         session.rollback()
         assert session.get_one(MusehubObject, object_id).path == "song.txt"
+
+
+def test_a_host_that_disposes_of_its_engine_may_drop_the_database(
+    tmp_path: Path, musehub_postgres_url: str, closing: Callable[[Flask], None]
+) -> None:
+    with fresh_database(musehub_postgres_url) as url:
+        app = new_host(tmp_path)
+        app.config["SQLALCHEMY_DATABASE_URI"] = url
+        db, musehub = SQLAlchemy(app), MuseHub()
+        musehub.identity_loader(bearer_user)
+        # The session is in use when the fetch needs a connection besides.
+        musehub.access_policy(lambda identity, action, repo: bool(db.session.execute(text("SELECT true")).scalar()))
+        musehub.init_app(app, db)
+        closing(app)
+        make_tables(app)
+        make_repo(app)
+        round_trip(Caller(app, "alice"))
+        with app.app_context():
+            db.engine.dispose()
+        server = create_engine(musehub_postgres_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        with server.connect() as connection:
+            # PostgreSQL refuses while anybody is connected, after having waited for them for five seconds.
+            connection.execute(text(f"DROP DATABASE {make_url(url).database}"))
 
 
 def test_the_app_s_context_ends_with_the_session_removed(visited: Visited) -> None:
