@@ -271,6 +271,27 @@ def _keys(key: str, value: Any) -> tuple[bytes, ...]:
 _STORAGE_METHODS = ("put", "get", "exists", "put_mpack", "get_mpack", "presign_get", "presign_mpack_get")
 
 
+def _redis(key: str, value: Any) -> str:
+    url = _text(key, value)
+    if not url:
+        return url
+    # No text here quotes the URL: what is wrong with it may be a password without its @.
+    try:
+        parts = urlsplit(url)
+        host_is_good = parts.port is None or parts.port > 0
+    except ValueError:
+        host_is_good = False
+    if not host_is_good:
+        raise ConfigError(f"{key}: expected a host and a port from 1 to 65535")
+    if parts.scheme not in {"redis", "rediss", "unix"}:
+        raise ConfigError(f"{key}: expected redis://, rediss:// or unix://")
+    database = parts.path.strip("/")
+    if parts.scheme != "unix" and database and not (database.isascii() and database.isdecimal()):
+        # Redis' client passes over what is no number, and uses database 0.
+        raise ConfigError(f"{key}: expected the number of a database after the host, such as /0")
+    return url
+
+
 def _storage(key: str, value: Any) -> Any:
     if isinstance(value, Path):
         return value.absolute().as_uri()
@@ -300,7 +321,7 @@ _CHECKS: dict[str, Any] = {
     "s3_bucket": _text,
     "s3_region": _text,
     "s3_secure": _flag,
-    "redis_url": _text,
+    "redis_url": _redis,
     "queue": _text,
     "url_prefix": _prefix,
     "ops_prefix": _prefix,
@@ -366,7 +387,5 @@ def _check_together(settings: Settings) -> None:
         )
     if settings.mwp_prefix == settings.ops_prefix:
         raise ConfigError("MUSEHUB_MWP_PREFIX: the same as MUSEHUB_OPS_PREFIX; set it to another path, or to None")
-    if settings.redis_url and urlsplit(settings.redis_url).scheme not in {"redis", "rediss", "unix"}:
-        raise ConfigError("MUSEHUB_REDIS_URL: expected redis://, rediss:// or unix://")
     if not settings.queue:
         raise ConfigError("MUSEHUB_QUEUE: must not be empty")

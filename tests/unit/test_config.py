@@ -110,6 +110,8 @@ def test_a_secret_is_not_in_the_settings_text(secret: str) -> None:
         ("MUSEHUB_S3_ENDPOINT", "ftp://access:canary@host"),
         ("MUSEHUB_PUBLIC_URL", "https://access:canary@host"),
         ("MUSEHUB_REDIS_URL", "http://:canary@host"),
+        ("MUSEHUB_REDIS_URL", "redis://host:canary/0"),
+        ("MUSEHUB_REDIS_URL", "redis://host/canary"),
         ("MUSEHUB_SIGNING_KEYS", "canary"),
     ],
 )
