@@ -47,7 +47,7 @@ CHALLENGE: Final = 'Bearer realm="musehub"'
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _ENVIRON_KEY: Final = "musehub.request_id"
-_KEPT_HEADERS: Final = ("Allow", "Retry-After")
+_KEPT_HEADERS: Final = ("Allow", "Content-Range", "Retry-After")
 # Neither is an OperationalError: read_only_sql_transaction, which a standby answers until it is promoted, and
 # idle_in_transaction_session_timeout.
 _DATABASE_AWAY: Final = frozenset({"25006", "25P03"})

@@ -88,7 +88,11 @@ def _file_response(file: BinaryIO, grant: Grant, filename: str) -> Response:
     response.headers["Cache-Control"] = f"private, immutable, max-age={lifetime}"
     response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     response.headers["X-Content-Type-Options"] = "nosniff"
-    response.make_conditional(request, accept_ranges=True, complete_length=size)
+    environ = dict(request.environ)
+    if not environ.get("HTTP_RANGE", "").strip().lower().startswith("bytes="):
+        # RFC 9110, 14.2: a unit that a server does not know is no reason to refuse.
+        environ.pop("HTTP_RANGE", None)
+    response.make_conditional(environ, accept_ranges=True, complete_length=size)
     return response
 
 

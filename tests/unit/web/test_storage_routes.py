@@ -174,10 +174,20 @@ def test_a_range_gives_its_part(site: Site, asked: str, start: int, end: int) ->
     assert response.headers["Content-Range"] == f"bytes {start}-{end - 1}/{len(CONTENT)}"
 
 
-@pytest.mark.parametrize("asked", ["bytes=76800-", "bytes=1000000-2000000", "bytes=0-1,5-6", "lines=1-2", "bytes=x"])
+@pytest.mark.parametrize("asked", ["bytes=76800-", "bytes=1000000-2000000", "bytes=0-1,5-6", "bytes=x"])
 def test_a_range_that_cannot_be_given_is_416(site: Site, asked: str) -> None:
     response = site.get(site.mpack_url(), Range=asked)
     assert response.status_code == 416
+
+
+def test_a_range_past_the_end_says_how_long_the_file_is(site: Site) -> None:
+    response = site.get(site.mpack_url(), Range="bytes=76800-")
+    assert response.headers["Content-Range"] == f"bytes */{len(CONTENT)}"
+
+
+def test_a_range_in_an_unknown_unit_is_ignored(site: Site) -> None:
+    response = site.get(site.mpack_url(), Range="lines=1-2")
+    assert (response.status_code, response.data) == (200, CONTENT)
 
 
 def test_a_range_holds_for_the_same_bytes_only(site: Site) -> None:
