@@ -14,7 +14,7 @@ from musehub_plugin.errors import StorageUnavailable, first_line
 from musehub_plugin.hub import Hub
 from musehub_plugin.storage.base import Pings, ServedByPlugin, ask
 from musehub_plugin.store import migrate
-from musehub_plugin.store.session import sqlite_journal_mode
+from musehub_plugin.store.session import only_reads, sqlite_journal_mode
 
 _TIMEOUT = 3
 _NO_EVICTION = "noeviction"
@@ -41,7 +41,7 @@ def _database(hub: Hub) -> Iterator[Finding]:
         yield Finding("database", "wrong", f"there is no engine for bind key {key!r} (MUSEHUB_BIND_KEY)")
         return
     try:
-        current, head = migrate.current(engine), migrate.head()
+        current, head, takes_no_writes = migrate.current(engine), migrate.head(), only_reads(engine)
     except SQLAlchemyError as error:
         # The driver's own words name neither password nor statement.
         said = error.orig if isinstance(error, DBAPIError) else error
@@ -54,6 +54,9 @@ def _database(hub: Hub) -> Iterator[Finding]:
         yield Finding("database", "wrong", f"tables at {current}, newest is {head}: run flask musehub db upgrade")
     else:
         yield Finding("database", "ok", f"{engine.dialect.name}, tables at {current}")
+    if takes_no_writes:
+        says = "only reads: it is a standby, or default_transaction_read_only is on; nobody can push"
+        yield Finding("database", "wrong", says)
     if engine.dialect.name == "sqlite":
         if sqlite_journal_mode(engine) == "delete":
             yield Finding("database", "warning", "SQLite's readers wait for writers: set PRAGMA journal_mode = WAL")

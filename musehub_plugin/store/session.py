@@ -387,6 +387,14 @@ def sqlite_journal_mode(engine: Engine) -> str:
         return str(connection.exec_driver_sql("PRAGMA journal_mode").scalar())
 
 
+def only_reads(engine: Engine) -> bool:
+    """Say whether PostgreSQL would refuse every write: it is a standby, or `default_transaction_read_only` is on."""
+    if engine.dialect.name != "postgresql":
+        return False
+    with engine.connect() as connection:
+        return connection.exec_driver_sql("SHOW transaction_read_only").scalar() == "on"
+
+
 def database_answers(engine: Engine) -> bool:
     """Say whether the database answers."""
     try:

@@ -320,6 +320,13 @@ def test_r14_doctor_warns_of_a_pool_that_hands_out_dead_connections(lab: Laborat
     assert [verdict for verdict, _ in database_findings(lab, options)] == ["ok"]
 
 
+def test_r14_doctor_says_that_a_database_only_reads(lab: Laboratory) -> None:
+    options = {"pool_pre_ping": True, "connect_args": {"options": "-c default_transaction_read_only=on"}}
+    findings = database_findings(lab, {"SQLALCHEMY_ENGINE_OPTIONS": options})
+    assert [verdict for verdict, _ in findings] == ["ok", "wrong"]
+    assert findings[1][1].startswith("only reads")
+
+
 def test_r26_doctor_warns_of_a_sqlite_whose_readers_wait(lab: Laboratory, migrated_file: Path, tmp_path: Path) -> None:
     shutil.copy(migrated_file, tmp_path / "hub.db")
     config = {"SQLALCHEMY_DATABASE_URI": f"sqlite:///{tmp_path}/hub.db"}
