@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from musehub_plugin.errors import ConfigError
 
@@ -20,6 +21,10 @@ logger = logging.getLogger(__name__)
 
 # SigV4 refuses longer lives; the client side of minio raises, boto would sign a URL that the store rejects.
 MAX_PRESIGN_TTL = 7 * 24 * 3600
+
+# What may stand in a URL as it is: a host with its port, and a path that Flask takes for nothing but text.
+_HOST = re.compile(r"([0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
+_PATH = re.compile(r"(/[0-9A-Za-z._~!$&'()*+,;=:@-]+)*")
 
 
 @dataclass(frozen=True)
@@ -214,8 +219,11 @@ def _flag(key: str, value: Any) -> bool | None:
 
 def _prefix(key: str, value: Any) -> str:
     text = _text(key, value).rstrip("/")
-    if text and not text.startswith("/"):
-        raise ConfigError(f"{key}: expected an empty string or a path that starts with '/', got {text!r:.80}")
+    if not _is_path(text):
+        raise ConfigError(
+            f"{key}: expected an empty string or a path that starts with '/', of characters that need no escape in a "
+            f"URL, got {text!r:.80}"
+        )
     return text
 
 
@@ -227,8 +235,8 @@ def _origin(key: str, value: Any) -> str:
     text = _text(key, value)
     if text:
         _refuse_credentials(key, text, "a client needs none to reach the app")
-        parts = urlsplit(text)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        parts = _location(text)
+        if parts is None or parts.scheme not in {"http", "https"} or not _is_path(parts.path.rstrip("/")):
             raise ConfigError(f"{key}: expected http(s)://host[:port][/prefix], got {text!r:.80}")
     return text.rstrip("/")
 
@@ -238,16 +246,32 @@ def _endpoint(key: str, value: Any) -> str:
     if not text:
         return text
     _refuse_credentials(key, text)
-    parts = urlsplit(text if "://" in text else f"//{text}")
-    try:
-        port_ok = parts.port is None or parts.port > 0
-    except ValueError:
-        port_ok = False
-    if parts.scheme not in {"", "http", "https"} or not parts.hostname or not port_ok:
+    parts = _location(text if "://" in text else f"//{text}")
+    if parts is None or parts.scheme not in {"", "http", "https"}:
         raise ConfigError(f"{key}: expected host[:port] or http(s)://host[:port], got {text!r:.80}")
-    if parts.path.rstrip("/") or parts.query:
+    if parts.path.rstrip("/"):
         raise ConfigError(f"{key}: expected no path, got {text!r:.80}")
     return text.rstrip("/")
+
+
+def _location(url: str) -> SplitResult | None:
+    """Return a URL's parts, or None where URLs that are made of it would lead elsewhere or nowhere.
+
+    Its host is ASCII (an international name has a form that is), its port is one, and it ends with its path.
+    """
+    try:
+        parts = urlsplit(url)
+        good = parts.port is None or parts.port > 0
+    except ValueError:
+        return None
+    # urlsplit drops line ends and tabs; what is made of the setting would have them.
+    good = good and not any(character.isspace() for character in url) and not (parts.query or parts.fragment)
+    return parts if good and _HOST.fullmatch(parts.netloc) else None
+
+
+def _is_path(text: str) -> bool:
+    """Say whether a text can be put before the paths of routes and into URLs, as it is."""
+    return _PATH.fullmatch(text) is not None and not {".", ".."}.intersection(text.split("/"))
 
 
 def _refuse_credentials(
@@ -278,10 +302,10 @@ def _redis(key: str, value: Any) -> str:
     # No text here quotes the URL: what is wrong with it may be a password without its @.
     try:
         parts = urlsplit(url)
-        host_is_good = parts.port is None or parts.port > 0
+        port_is_good = parts.port is None or parts.port > 0
     except ValueError:
-        host_is_good = False
-    if not host_is_good:
+        port_is_good = False
+    if not port_is_good:
         raise ConfigError(f"{key}: expected a host and a port from 1 to 65535")
     if parts.scheme not in {"redis", "rediss", "unix"}:
         raise ConfigError(f"{key}: expected redis://, rediss:// or unix://")
@@ -309,6 +333,10 @@ def _storage(key: str, value: Any) -> Any:
         raise ConfigError(f"{key}: expected file:///path, memory:// or s3://bucket, got {value!r:.80}")
     if parts.scheme == "file" and (parts.netloc or not parts.path.startswith("/")):
         raise ConfigError(f"{key}: expected three slashes and an absolute path, file:///path, and no host")
+    if parts.query or parts.fragment:
+        raise ConfigError(f"{key}: expected no ? and no # (in a folder's name %3F and %23), got {value!r:.80}")
+    if parts.scheme == "s3" and {".", ".."}.intersection(parts.path.split("/")):
+        raise ConfigError(f"{key}: expected no . and no .. in the prefix, which clients resolve, got {value!r:.80}")
     return value
 
 
