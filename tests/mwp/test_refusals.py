@@ -104,6 +104,17 @@ def test_s24_no_body_makes_a_difference_to_who_has_no_access(hub: HubEnvironment
         assert_same(private, hub.observe(functools.partial(ask, bob, MISSING, route)))
 
 
+@ON_FILES
+@pytest.mark.parametrize("route", NESTED)
+def test_s24_who_may_not_write_is_told_so_however_long_the_body(hub: HubEnvironment, route: str) -> None:
+    hub.create_repo()
+    hub.create_repo(PRIVATE, visibility="private")
+    app = hub.make_app(MUSEHUB_MWP_MAX_BODY=100)
+    for user, repo, status in ((None, PRIVATE, 401), ("bob", PRIVATE, 404), ("bob", "alice/songs", 403)):
+        assert ask(Caller(app, user), repo, route, bytes(101)).status_code == status
+    assert ask(Caller(app, "alice"), PRIVATE, route, bytes(101)).status_code == 413
+
+
 @pytest.mark.parametrize("route", WRITES)
 def test_u02_what_is_missing_is_told_to_who_may_write(hub: HubEnvironment, route: str) -> None:
     hub.create_repo()
@@ -226,6 +237,13 @@ def test_s60_more_ids_than_are_read_is_413(hub: HubEnvironment) -> None:
         answer = ask(alice, "alice/songs", route, msgpack.packb({"want": [R], key: [R] * 11}))
         assert answer.status_code == 413
         assert answer.get_json()["limit"] == 10
+
+
+@ON_FILES
+def test_u08_as_many_ids_as_are_read_fit_whatever_the_limit_of_other_bodies(hub: HubEnvironment) -> None:
+    hub.create_repo()
+    alice = Caller(hub.make_app(MUSEHUB_MWP_MAX_IDS=10, MUSEHUB_MAX_BODY=100), "alice")
+    assert ask(alice, "alice/songs", "filter-objects", msgpack.packb({"object_ids": [R] * 10})).status_code == 200
 
 
 def test_u09_a_blob_that_is_nowhere_is_503_and_not_left_out(hub: HubEnvironment, remote: Remote) -> None:

@@ -8,6 +8,7 @@ import re
 import time
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -17,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
-from musehub_plugin.errors import BadBody, HubError, Invalid, TooLarge, UnsupportedMediaType
+from musehub_plugin.errors import BadBody, HubError, Invalid, StorageUnavailable, TooLarge, UnsupportedMediaType
 from musehub_plugin.ids import fake_id
-from musehub_plugin.web.body import MAX_UNKNOWN_KEYS, decode_body, read_body
+from musehub_plugin.web.body import MAX_STRING, MAX_UNKNOWN_KEYS, decode_body, read_body, spool_body
 from musehub_plugin.web.fields import UNPACK_SCHEMA, fetch_schema, presign_schema
 
 MSGPACK, JSON = "application/x-msgpack", "application/json"
@@ -184,6 +185,13 @@ def test_s42_json_costs_no_more_than_its_lists_may(bomb: bytes) -> None:
     assert peak_of(lambda: status(bomb, JSON)) < 20_000_000
 
 
+@pytest.mark.parametrize(("element", "count"), [(b"1", 110_000), (b"[]", 60_000), (b"{}", 60_000)])
+def test_s42_what_is_unknown_counts_in_json_as_well(element: bytes, count: int) -> None:
+    body = b'{"want": ["%s"], "x": [' % ID.encode()
+    assert status(body + element + b"]}", JSON) == 200
+    assert status(body + b",".join([element] * count) + b"]}", JSON) == 413
+
+
 @pytest.mark.parametrize("after", [b"\xc0", b"\x80", b"\xc1", b"\x00" * 1000])
 def test_s44_bytes_after_the_map_are_422(after: bytes) -> None:
     assert status(msgpack.packb({"want": [ID]}) + after) == 422
@@ -320,6 +328,10 @@ def test_s55_invalid_utf_8_is_422(bad: bytes) -> None:
     ] == [422] * 4
 
 
+def test_s55_half_a_surrogate_pair_in_a_key_is_422() -> None:
+    assert status(json.dumps({"want": [ID], "\ud800": 1}).encode(), JSON) == 422
+
+
 def test_s55_half_a_surrogate_pair_is_422() -> None:
     body = {"mpack_id": ID, "branch": "\ud800", "head_commit_id": ID}
     with pytest.raises(Invalid, match="branch"):
@@ -381,16 +393,39 @@ def test_s58_unknown_keys_are_ignored() -> None:
         assert decoded(data, kind).keys() == FETCH.keys()
 
 
+@pytest.mark.parametrize("count", [14, 15, 16])
+def test_a_map_of_any_number_of_keys_is_read(count: int) -> None:
+    body = {"want": [ID], **{str(number): None for number in range(count - 1)}}
+    assert statuses(body) == [200, 200]
+
+
+@pytest.mark.parametrize("count", [14, 15, 16])
+def test_a_list_of_any_number_of_elements_is_read(count: int) -> None:
+    want = [f"sha256:{number:064x}" for number in range(count)]
+    assert [decoded(data, kind)["want"] for data, kind in both({"want": want})] == [want, want]
+
+
+def test_a_map_with_the_longest_header_is_read() -> None:
+    pairs = msgpack.packb({"want": [ID]})[1:]
+    assert status(b"\xdf\x00\x00\x00\x01" + pairs) == 200
+
+
+def test_s58_an_unknown_key_may_have_4096_bytes() -> None:
+    answers = [status(msgpack.packb({"want": [ID], "x" * size: None})) for size in (MAX_STRING, MAX_STRING + 1)]
+    assert answers == [200, 422]
+
+
 def test_s58_unknown_keys_are_counted() -> None:
     most = {str(number): None for number in range(MAX_UNKNOWN_KEYS)}
     every = {"want": [ID], "have": [], "capabilities": []}
     assert (statuses({**every, **most}), statuses({**every, **most, "x": 1})) == ([200, 200], [422, 422])
 
 
-def test_s59_an_id_that_is_there_twice_counts_once_where_it_was_first() -> None:
-    for data, kind in both({"want": [OTHER, ID, OTHER], "have": [ID, ID]}):
+@pytest.mark.parametrize(("first", "second"), [(ID, OTHER), (OTHER, ID)])
+def test_s59_an_id_that_is_there_twice_counts_once_where_it_was_first(first: str, second: str) -> None:
+    for data, kind in both({"want": [first, second, first], "have": [first, first]}):
         fields = decoded(data, kind)
-        assert (fields["want"], fields["have"]) == ([OTHER, ID], [ID])
+        assert (fields["want"], fields["have"]) == ([first, second], [first])
 
 
 @pytest.mark.parametrize(("name", "limit"), [("want", 1_000), ("have", 100_000)])
@@ -402,6 +437,11 @@ def test_s60_a_limit_is_inclusive_and_beyond_it_the_answer_names_it(name: str, l
         with pytest.raises(TooLarge) as caught:
             decoded(data, kind)
         assert caught.value.extra == {"limit": limit}
+
+
+def test_s60_every_list_may_be_full_at_once() -> None:
+    ids = [f"sha256:{number:064x}" for number in range(100_000)]
+    assert statuses({"want": ids[:1_000], "have": ids, "capabilities": ["x"] * 64}) == [200, 200]
 
 
 def test_s60_far_too_many_haves_in_json_name_the_limit() -> None:
@@ -441,6 +481,11 @@ def test_an_unpack_has_its_defaults() -> None:
     body = {"mpack_id": ID, "branch": "main", "head_commit_id": OTHER}
     for data, kind in both(body):
         assert decode_body(data, kind, UNPACK_SCHEMA) == {**body, "expected_head": None, "force": False}
+
+
+def test_a_branch_of_a_thousand_characters_is_read() -> None:
+    body = {"mpack_id": ID, "branch": "ö" * 1000, "head_commit_id": OTHER}
+    assert [decode_body(data, kind, UNPACK_SCHEMA)["branch"] for data, kind in both(body)] == ["ö" * 1000] * 2
 
 
 @pytest.mark.parametrize("expected", [None, ID])
@@ -505,6 +550,18 @@ def test_s47_one_byte_beyond_the_limit_is_413_that_names_it(size: int, chunked: 
     assert caught.value.extra == {"limit": size - 1}
 
 
+def test_s47_a_body_that_announces_too_much_is_refused_unread() -> None:
+    announced = request(bytes(1_000))
+    with pytest.raises(TooLarge):
+        read_body(announced, 999)
+    assert announced.environ["wsgi.input"].tell() == 0
+
+
+def test_r25_a_body_that_the_disk_has_no_room_for_is_storage_that_is_away() -> None:
+    with Path("/dev/full").open("wb", buffering=0) as file, pytest.raises(StorageUnavailable):
+        spool_body(request(b"abc"), 100, file)
+
+
 def test_s47_an_endless_body_is_read_to_the_limit_only() -> None:
     body = bytes(10_000_000)
     endless = request(body, chunked=True)
@@ -549,9 +606,10 @@ def test_s46_a_content_length_that_is_none_gives_an_empty_body(length: str) -> N
     assert read_body(request(b"abc", {"Content-Length": length}), 100) == b""
 
 
-def test_s48_a_chunked_body_that_the_server_does_not_pass_on_is_422() -> None:
+@pytest.mark.parametrize("encoding", ["chunked", "Chunked", "gzip, chunked"])
+def test_s48_a_chunked_body_that_the_server_does_not_pass_on_is_422(encoding: str) -> None:
     incoming = request(b"abc", chunked=True)
-    incoming.environ["wsgi.input_terminated"] = False
+    incoming.environ.update({"HTTP_TRANSFER_ENCODING": encoding, "wsgi.input_terminated": False})
     with pytest.raises(Invalid, match="Content-Length"):
         read_body(incoming, 100)
 

@@ -191,8 +191,12 @@ def test_a_limiters_retry_after_is_kept() -> None:
 
 def test_a_response_that_was_aborted_with_is_sent_as_it_is() -> None:
     from flask import Response
+    from werkzeug.exceptions import TooManyRequests
 
-    assert answer_to(aborting(Response("mine", 402))).text == "mine"
+    mine = Response("mine", 402, headers={"X-Request-Id": "my own"})
+    for step in (aborting(mine), raising(TooManyRequests(response=mine))):
+        answer = answer_to(step)
+        assert (answer.status_code, answer.text, answer.headers["X-Request-Id"]) == (402, "mine", "my own")
 
 
 def test_the_hosts_own_pages_keep_the_hosts_error_pages() -> None:
