@@ -9,7 +9,8 @@ from typing import Any
 
 import psycopg2
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from musehub_plugin import signals
@@ -79,6 +80,28 @@ def test_r13_a_fetch_whose_connections_are_cut_is_answered(
         answers = [caller.fetch("alice/songs", [head])]
     answers.append(caller.fetch("alice/songs", [head]))
     assert [answer.status_code for answer in answers] == [status, 200]
+
+
+def test_r14_a_database_that_has_failed_is_not_asked_to_roll_back(
+    tmp_path: Path, postgres_config: dict[str, Any]
+) -> None:
+    hub = HubEnvironment("postgresql", tmp_path, postgres_config)
+    plugin = hub_of(hub.app)
+    asked: list[bool] = []
+
+    def begin_and_fail(*_: object) -> bool:
+        read_something(hub)
+        # SQLAlchemy tells of a rollback where it sends none, too: a connection that it has given up has none to send.
+        engine = plugin.sqlalchemy.engines[None]
+        event.listen(engine, "rollback", lambda connection: asked.append(not connection.invalidated))
+        # A second connection, say, to a machine from which nothing comes back: the first would be waited for as well.
+        raise OperationalError("SELECT 1", {}, TimeoutError("no answer"))
+
+    plugin.hooks.policy = begin_and_fail
+    hub.create_repo("alice/songs")
+    status = hub.caller().refs("alice/songs").status_code
+    hub.close()
+    assert (status, any(asked)) == (503, False)
 
 
 def test_r14_a_pool_that_is_in_use_is_waited_for_once(tmp_path: Path, postgres_config: dict[str, Any]) -> None:

@@ -232,9 +232,10 @@ def test_s64_a_refusal_does_not_quote_the_url() -> None:
     assert not any(value in str(refusal.value) for value in (KEY, *dict(query).values()))
 
 
-def test_a_short_key_is_refused() -> None:
+@pytest.mark.parametrize("key", [b"", b"short", b"k" * 31])
+def test_a_short_key_is_refused(key: bytes) -> None:
     with pytest.raises(ValueError, match="at least 32 bytes"):
-        make_signer(b"short")
+        make_signer(b"k" * 32, key)
 
 
 def test_no_key_is_refused() -> None:

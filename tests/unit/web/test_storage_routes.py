@@ -146,6 +146,14 @@ def test_a_signed_url_gives_the_bytes(site: Site) -> None:
     assert (response.status_code, response.data) == (200, CONTENT)
 
 
+def test_a_storage_with_a_signer_of_its_own_is_asked_by_its_own_urls() -> None:
+    storage = MemoryStorage(UrlSigner([NEXT_KEY], lambda: "http://localhost"))
+    storage.put_mpack(MPACK, CONTENT)
+    site = make_site(storage)
+    by_the_apps = site.signer.sign("GET", "mpack", NAME, ttl_seconds=60)
+    assert [site.get(url).status_code for url in (site.mpack_url(), by_the_apps)] == [200, 403]
+
+
 def test_a_signed_url_gives_a_blob(site: Site) -> None:
     response = site.get(site.signer.sign("GET", "blob", NAME, ttl_seconds=60))
     assert (response.status_code, response.data) == (200, CONTENT)
