@@ -486,6 +486,23 @@ def forged(history: History) -> str:
     return history.commit({FORGED.replace("\r\n", "\t"): b"1"}, message=FORGED, author=FORGED)
 
 
+@pytest.mark.parametrize("field", ["message", "author", "branch"])
+def test_s84_a_commit_with_a_nul_is_422(hub: HubEnvironment, field: str) -> None:
+    hub.create_repo(REPO)
+    history = History()
+    said: dict[str, Any] = {field: "a\0b"}
+    tip = history.commit({"a": b"1"}, **said)
+    assert field in assert_refused(hub, history.pack(), tip, tip)["detail"]
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "2026-02-30T00:00:00+00:00", "0001-01-01T00:00:00+23:59"])
+def test_s84_a_commit_whose_date_is_none_is_422(hub: HubEnvironment, date: str) -> None:
+    hub.create_repo(REPO)
+    history = History()
+    tip = history.commit({"a": b"1"}, committed_at=date)
+    assert_refused(hub, history.pack(), tip, tip, "committed_at")
+
+
 def test_s84_control_characters_come_back_as_they_were_pushed(hub: HubEnvironment) -> None:
     hub.create_repo(REPO)
     history = History()
