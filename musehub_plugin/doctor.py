@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from flask import current_app
+from flask.testing import EnvironBuilder
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 from rq import Queue, Worker
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from werkzeug.exceptions import HTTPException
 
 from musehub_plugin.errors import StorageUnavailable, first_line
 from musehub_plugin.hub import Hub
 from musehub_plugin.storage.base import Pings, ServedByPlugin, ask
 from musehub_plugin.store import migrate
 from musehub_plugin.store.session import only_reads, sqlite_journal_mode
+from musehub_plugin.web.blueprint import BLUEPRINT_NAME
 
 _TIMEOUT = 3
 _NO_EVICTION = "noeviction"
@@ -31,7 +35,7 @@ class Finding:
 
 def examine(hub: Hub) -> list[Finding]:
     """Look at each part in turn. A part that does not answer is a finding, never an exception."""
-    return [finding for look in (_database, _storage, _urls, _queue, _hooks) for finding in look(hub)]
+    return [finding for look in (_database, _storage, _urls, _routes, _queue, _hooks) for finding in look(hub)]
 
 
 def _database(hub: Hub) -> Iterator[Finding]:
@@ -88,6 +92,40 @@ def _urls(hub: Hub) -> Iterator[Finding]:
         )
     else:
         yield Finding("urls", "ok", hub.settings.public_url or hub.settings.s3_public_endpoint or "by the storage")
+
+
+def _routes(hub: Hub) -> Iterator[Finding]:
+    """Ask the host's own map where requests go: of two rules that are alike, the first one that was added answers."""
+    where = hub.settings.public_url or None
+    resources = list(_resources())
+    found = [_endpoint(method, path, where) for method, path, _ in resources]
+    for (method, path, endpoint), answering in zip(resources, found, strict=True):
+        if answering not in {endpoint, None}:
+            says = f"{method} {path} is answered by the host's {answering!r}: move either, the plugin's with"
+            yield Finding("routes", "wrong", f"{says} MUSEHUB_URL_PREFIX")
+            return
+    if where is not None and None in found:
+        yield Finding("routes", "warning", f"no rule answers at {where}: does the app match hosts (host_matching)?")
+    else:
+        yield Finding("routes", "ok", f"{hub.settings.url_prefix}/<owner>/<slug>/... leads to the plugin")
+
+
+def _resources() -> Iterator[tuple[str, str, str]]:
+    """Yield the method, a path and the endpoint of each resource of a repo."""
+    for rule in current_app.url_map.iter_rules():
+        if rule.endpoint.startswith(f"{BLUEPRINT_NAME}."):
+            path = rule.rule.replace("<owner>", "owner").replace("<slug>", "slug")
+            yield "GET" if "GET" in (rule.methods or ()) else "POST", path, rule.endpoint
+
+
+def _endpoint(method: str, path: str, base_url: str | None) -> str | None:
+    # Not by a request context, which would open a session of the host's.
+    environ = EnvironBuilder(current_app, path, base_url=base_url, method=method).get_environ()
+    try:
+        adapter = current_app.create_url_adapter(current_app.request_class(environ))
+        return None if adapter is None else str(adapter.match()[0])
+    except HTTPException:
+        return None
 
 
 def _queue(hub: Hub) -> Iterator[Finding]:

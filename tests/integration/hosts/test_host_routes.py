@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from flask import Flask, request
+from flask import Flask, redirect, request
 from flask_sqlalchemy import SQLAlchemy
 from flask_wtf import CSRFProtect
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import Client
+from werkzeug.wrappers import Response as WerkzeugResponse
 
 from musehub_plugin import MuseHub
+from musehub_plugin.doctor import examine
 from musehub_plugin.ids import fake_id
 from tests.exchange import Caller
 from tests.integration.hosts.conftest import MakeHost
-from tests.integration.hosts.hosting import new_host, round_trip
+from tests.integration.hosts.hosting import hub_of, new_host, round_trip
 
 PAGE_404 = "<h1>The host knows no such page</h1>"
 
@@ -211,3 +214,51 @@ def test_two_hosts_of_one_process_sign_by_their_own_keys(
     MuseHub(second, SQLAlchemy(second))
     closing(second)
     assert second.test_client().put(url, data=b"x").status_code == 403
+
+
+def test_a_host_that_wants_a_login_for_its_own_pages_may_let_muse_clients_pass(make_host: MakeHost) -> None:
+    def want_login(app: Flask) -> None:
+        @app.before_request
+        def log_in() -> WerkzeugResponse | None:
+            return None if (request.blueprint or "").startswith("musehub") else redirect("/login")
+
+    host = make_host(before=want_login)
+    round_trip(Caller(host, "alice"))
+    assert Caller(host).get("/-/musehub/live").status_code == 200
+    assert Caller(host).get("/pages").status_code == 302
+
+
+def findings_of_routes(host: Flask) -> tuple[str, str]:
+    """Return what `flask musehub doctor` says of the routes."""
+    with host.app_context():
+        (found,) = (finding for finding in examine(hub_of(host)) if finding.what == "routes")
+    return found.verdict, found.says
+
+
+def add_branches_page(app: Flask) -> None:
+    app.add_url_rule("/<user>/<name>/refs", "branches_page", lambda user, name: "branches")
+
+
+def test_doctor_names_a_page_of_the_host_s_that_answers_for_the_plugin(make_host: MakeHost) -> None:
+    verdict, says = findings_of_routes(make_host(before=add_branches_page))
+    assert (verdict, "GET /owner/slug/refs" in says, "'branches_page'" in says) == ("wrong", True, True)
+
+
+def test_a_prefix_makes_room_for_a_page_of_the_host_s(make_host: MakeHost) -> None:
+    host = make_host(before=add_branches_page, MUSEHUB_URL_PREFIX="/muse")
+    assert findings_of_routes(host) == ("ok", "/muse/<owner>/<slug>/... leads to the plugin")
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"MUSEHUB_PUBLIC_URL": "https://hub.example/forge"}, {"TRUSTED_HOSTS": ["hub.example"]}]
+)
+def test_doctor_finds_the_plugin_s_routes(make_host: MakeHost, settings: dict[str, Any]) -> None:
+    assert findings_of_routes(make_host(before=with_greedy_routes, **settings))[0] == "ok"
+
+
+def test_doctor_warns_where_no_rule_answers_at_the_public_url(make_host: MakeHost) -> None:
+    def match_hosts(app: Flask) -> None:
+        app.url_map.host_matching = True
+
+    host = make_host(before=match_hosts, MUSEHUB_PUBLIC_URL="https://hub.example")
+    assert findings_of_routes(host)[0] == "warning"
