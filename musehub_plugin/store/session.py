@@ -170,7 +170,7 @@ class Database:
     def apart(self) -> Iterator[Database]:
         """Give a unit of work of its own on the same database, for what must be kept whatever the request ends in."""
         bind = self._bind
-        if isinstance(bind, Engine) and self.dialect == "postgresql":
+        if isinstance(bind, Engine) and not isinstance(bind.pool, StaticPool | SingletonThreadPool):
             bind = _engine_apart(bind)
         with Session(bind) as session:
             yield Database(session)

@@ -19,6 +19,7 @@ from musehub_plugin.testing.apps import bearer_user
 from musehub_plugin.testing.factories import History
 from musehub_plugin.testing.services import fresh_database
 from tests.exchange import Caller
+from tests.integration.hosts.conftest import MakeHost
 from tests.integration.hosts.hosting import close, hub_of, make_repo, make_tables, new_host, round_trip
 
 
@@ -184,6 +185,12 @@ def test_a_host_that_disposes_of_its_engine_may_drop_the_database(
         with server.connect() as connection:
             # PostgreSQL refuses while anybody is connected, after having waited for them for five seconds.
             connection.execute(text(f"DROP DATABASE {make_url(url).database}"))
+
+
+def test_sqlite_with_a_pool_of_one_connection_serves_fetches(make_host: MakeHost) -> None:
+    options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.1}
+    app = make_host(SQLALCHEMY_ENGINE_OPTIONS=options)
+    round_trip(Caller(app, "alice"))
 
 
 def test_the_app_s_context_ends_with_the_session_removed(visited: Visited) -> None:
