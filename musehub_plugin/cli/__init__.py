@@ -221,6 +221,21 @@ def repo_create(name: str, user_id: str, public: bool, default_branch: str, as_j
         click.echo(f"Created {name} ({created.visibility}), repo_id {created.repo_id}.")
 
 
+@repo.command("delete")
+@click.argument("name", metavar="OWNER/SLUG")
+def repo_delete(name: str) -> None:
+    """Delete a repo: it is closed at once, and gc removes what it held once MUSEHUB_GC_GRACE has passed."""
+    from musehub_plugin.store.repos import delete_repo
+
+    hub = _hub()
+    database = hub.database()
+    owner, _, slug = name.partition("/")
+    if not delete_repo(database, owner, slug):
+        raise click.ClickException(f"there is no repo {name}.")
+    database.commit()
+    click.echo(f"Deleted {name}: flask musehub gc removes what it held, from {hub.settings.gc_grace} seconds on.")
+
+
 @musehub.command("sweep")
 def sweep_command() -> None:
     """Put jobs that the queue has lost on it again.

@@ -37,6 +37,14 @@ def find_repo(db: Database, owner: str, slug: str) -> RepoRecord | None:
     return RepoRecord(*rows[0]) if rows else None
 
 
+def delete_repo(db: Database, owner: str, slug: str) -> bool:
+    """Close a repo of the plugin's own table, for garbage collection to remove later; say whether there was one."""
+    statement = update(MusehubRepo).where(
+        MusehubRepo.owner == owner, MusehubRepo.slug == slug, MusehubRepo.deleted_at.is_(None)
+    )
+    return db.change(statement.values(deleted_at=db.now()).execution_options(synchronize_session=False)) == 1
+
+
 def default_branch(db: Database, repo_id: str) -> str | None:
     """Return what the plugin's own table says is the default branch, or None where the repo is not in it."""
     return db.execute(select(MusehubRepo.default_branch).where(MusehubRepo.repo_id == repo_id)).scalar()

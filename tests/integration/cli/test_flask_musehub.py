@@ -91,6 +91,17 @@ def test_a_repo_is_private_where_nothing_else_is_said(migrated: RunFlask) -> Non
     assert "(private)" in migrated("musehub", "repo", "create", "alice/songs", "--user-id", "1").stdout
 
 
+def test_a_repo_that_is_deleted_frees_its_name(migrated: RunFlask) -> None:
+    command = ("musehub", "repo", "create", "alice/songs", "--user-id", "1")
+    migrated(*command)
+    assert migrated("musehub", "repo", "delete", "alice/songs").stdout.startswith("Deleted alice/songs")
+    assert migrated(*command).returncode == 0
+
+
+def test_a_repo_that_is_not_there_cannot_be_deleted(migrated: RunFlask) -> None:
+    assert one_line(migrated("musehub", "repo", "delete", "alice/songs")) == "Error: there is no repo alice/songs."
+
+
 @pytest.mark.parametrize("name", ["alice", "/songs", "alice/", "a/b/c", "alice/..", " /x"])
 def test_a_repo_s_bad_name_is_wrong_usage(flask: RunFlask, name: str) -> None:
     done = flask("musehub", "repo", "create", name, "--user-id", "1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,8 @@ from sqlalchemy import select
 
 from musehub_plugin import Identity, MuseHub, signals
 from musehub_plugin.auth.flask_login import flask_login_identity
-from musehub_plugin.models import MusehubBranch, MusehubRepo
+from musehub_plugin.gc import collect
+from musehub_plugin.models import MusehubBranch, MusehubCommit, MusehubRepo
 from musehub_plugin.testing.apps import bearer_user
 from tests.exchange import Caller
 from tests.integration.hosts.conftest import MakeHost
@@ -101,6 +103,26 @@ def test_without_a_default_branch_it_is_main(host_of: Callable[..., Flask]) -> N
 @pytest.mark.parametrize("deleted", [True, "2026-01-01"])
 def test_a_host_s_deleted_repo_is_not_found(host_of: Callable[..., Flask], deleted: object) -> None:
     assert Caller(host_of(Project("r", deleted_at=deleted))).refs("alice/songs").status_code == 404
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_what_a_host_s_deleted_repo_held_is_collected_once_the_host_has_said_so(
+    host_of: Callable[..., Flask], database: str
+) -> None:
+    project = Project(7)
+    app = host_of(project, database=database)
+    round_trip(Caller(app, "alice"))
+    project.deleted_at = datetime.now(UTC)
+    with app.app_context():
+        hub = hub_of(app)
+        session = hub.sqlalchemy.session
+        assert collect(hub, hub.database(), grace=1).commits == 0
+        two_days_ago = datetime.now(UTC) - timedelta(days=2)
+        session.add(MusehubRepo(repo_id="7", owner="alice", slug="songs", deleted_at=two_days_ago))
+        session.commit()
+        collected = collect(hub, hub.database())
+        assert (collected.repos, collected.commits, collected.blobs) == (1, 1, 1)
+        assert [session.query(model).count() for model in (MusehubRepo, MusehubBranch, MusehubCommit)] == [0, 0, 0]
 
 
 def test_hooks_run_once_a_request(tmp_path: Path, closing: Callable[[Flask], None]) -> None:
