@@ -248,7 +248,8 @@ class _Scrub:
         for snapshot_id, manifest in manifests.manifests(self._db, repo_id, sorted(snapshot_ids)):
             look.snapshots += 1
             if manifest is None:
-                found("snapshot-missing", snapshot_id, f"commit {snapshot_ids[snapshot_id]} needs it")
+                needs = f"commit {snapshot_ids[snapshot_id]} needs it, and its rows are gone or cannot be read"
+                found("snapshot-missing", snapshot_id, needs)
             elif ids.snapshot_id(manifest) != snapshot_id:
                 found("snapshot-damaged", snapshot_id, "the stored manifest does not hash to the snapshot's id")
             else:

@@ -7,6 +7,7 @@ manifests, the row holds the whole manifest in the same form. Rows written by ha
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -39,6 +40,8 @@ from musehub_plugin.store.bulk import insert_rows
 from musehub_plugin.store.models import DIGEST_SIZE, MusehubSnapshot, MusehubSnapshotRef
 from musehub_plugin.store.prepared import Among, Question
 from musehub_plugin.store.session import Database, batches, columns
+
+logger = logging.getLogger(__name__)
 
 # A manifest is read by one statement that follows its chain: some 14 us a row.
 MAX_CHAIN = 100
@@ -141,6 +144,18 @@ def unpack_change(packed: bytes) -> Difference:
     )
 
 
+def _written_by_hand(packed: bytes) -> Difference:
+    """Return the whole manifest that a host wrote.
+
+    Raises:
+        ValueError: it is no map of texts to texts.
+    """
+    manifest = msgpack.unpackb(packed)
+    if not isinstance(manifest, dict) or {*map(type, manifest), *map(type, manifest.values())} - {str}:
+        raise ValueError("no map of paths to ids")
+    return Difference([], manifest)
+
+
 class RowChanges:
     """What rows change, unpacked.
 
@@ -156,17 +171,24 @@ class RowChanges:
         self._large: tuple[tuple[str, str | None], bytes | None] | None = None
 
     def of(self, snapshot_id: str, row: StoredSnapshot) -> Difference | None:
-        """Return what a row changes, not to be changed by others; None where it is large, and not there as it was."""
+        """Return what a row changes, not to be changed by others.
+
+        None where it is large and not there as it was, or cannot be read.
+        """
         key = snapshot_id, row.base_id
         known = self._small.get(key)
         if known is not None:
             return known
-        if row.by_hand is not None:
-            return Difference([], msgpack.unpackb(row.by_hand))
-        packed = self._read(*key) if row.packed is None else row.packed
-        if packed is None:
+        packed = self._read(*key) if row.packed is None and row.by_hand is None else row.packed
+        try:
+            if row.by_hand is not None:
+                return _written_by_hand(row.by_hand)
+            if packed is None:
+                return None
+            change = unpack_change(packed)
+        except (TypeError, ValueError) as error:
+            logger.error("the row of snapshot %s cannot be read: %s", snapshot_id, type(error).__name__)
             return None
-        change = unpack_change(packed)
         if len(packed) <= _KEPT_BYTES:
             if len(self._small) == _KEPT_CHANGES:
                 self._small.clear()

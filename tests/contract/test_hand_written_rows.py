@@ -231,6 +231,24 @@ def dated(hub: HubEnvironment, moment: datetime, hashed: str) -> str:
     return commit
 
 
+@pytest.mark.parametrize("column", ["manifest_blob", "delta_blob"])
+@pytest.mark.parametrize(
+    "damaged", [b"", b'{"dir/a.txt": "json"}', b"\xc1", msgpack.packb([1]), msgpack.packb({"a": 5})]
+)
+def test_a_manifest_that_cannot_be_read_is_damage_that_a_verification_names(
+    hub: HubEnvironment, column: str, damaged: bytes
+) -> None:
+    write_rows(hub, content_cache=CONTENT)
+    with hub.session() as session:
+        session.query(MusehubSnapshot).update({"manifest_blob": None, column: damaged})
+        session.commit()
+    answer = hub.caller().fetch(REPO, [COMMIT])
+    assert (answer.status_code, answer.get_json()["code"]) == (500, "history-damaged")
+    verification = hub.app.test_cli_runner().invoke(args=["musehub", "verify"])
+    assert verification.exit_code == 1
+    assert f"snapshot-missing {TREE}" in verification.output
+
+
 def test_a_repo_of_hand_written_rows_takes_pushes(hub: HubEnvironment) -> None:
     write_rows(hub, content_cache=CONTENT)
     history = History()
