@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from musehub_plugin.hub import EXTENSION_KEY, Hub
 from musehub_plugin.jobs.queue import sweep
 from musehub_plugin.repack import rehearse_repack_job
+from musehub_plugin.store.session import hide_values
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,12 @@ def job_class_for(app: Flask) -> type[Job]:
             with app.app_context():
                 for engine in hub.sqlalchemy.engines.values():
                     engine.dispose(close=False)
-                return super().perform()
+                try:
+                    return super().perform()
+                except SQLAlchemyError as error:
+                    # RQ logs it, and keeps it in Redis.
+                    hide_values(error)
+                    raise
 
     return AppJob
 

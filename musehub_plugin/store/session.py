@@ -37,7 +37,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.orm import InstrumentedAttribute, Session, scoped_session
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
@@ -385,6 +385,18 @@ def sqlite_journal_mode(engine: Engine) -> str:
     """Return `delete`, `wal`, `memory` or another of SQLite's journal modes."""
     with engine.connect() as connection:
         return str(connection.exec_driver_sql("PRAGMA journal_mode").scalar())
+
+
+def hide_values(error: BaseException | None) -> None:
+    """Keep out of a traceback the values of statements: messages, names and paths of what was pushed (ATTACKS S84).
+
+    Args:
+        error: and what led to it.
+    """
+    while error is not None:
+        if isinstance(error, StatementError):
+            error.hide_parameters = True
+        error = error.__cause__ or error.__context__
 
 
 def only_reads(engine: Engine) -> bool:

@@ -38,6 +38,7 @@ from musehub_plugin.errors import (
     sqlstate,
 )
 from musehub_plugin.hub import current_app_object
+from musehub_plugin.store.session import hide_values
 from musehub_plugin.web.negotiation import PROBLEM_TYPE, encode_response
 
 logger = logging.getLogger(__name__)
@@ -174,6 +175,7 @@ def register(
     def any_error(error: Exception) -> Response:
         if isinstance(error, DBAPIError) and (error.connection_invalidated or sqlstate(error.orig) in _DATABASE_AWAY):
             return database_error(error)
+        hide_values(error)
         logger.error("Request %s failed.", request_id(), exc_info=error)
         # Flask sends this for exceptions that nobody handles; error trackers listen to it.
         app = current_app_object()

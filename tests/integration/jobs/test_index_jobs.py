@@ -14,7 +14,7 @@ import pytest
 import redis
 from flask import Flask
 from rq.job import JOB_ID_PATTERN
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from musehub_plugin.index import index_mpack
 from musehub_plugin.jobs.queue import request_index, sweep
@@ -266,3 +266,21 @@ def test_without_redis_a_push_is_indexed_in_its_own_request(sqlite_config: dict[
         assert caller.fetch(REPO, [head]).status_code == 200
     finally:
         close_app(app)
+
+
+def test_s84_a_job_that_fails_logs_no_values(app: Flask, caller: Caller, work: Work) -> None:
+    push(caller, b"la la la")
+    rename_column(app, "frame", "page")
+    try:
+        log = work()
+    finally:
+        rename_column(app, "page", "frame")
+    assert ("UndefinedColumn" in log, "[parameters:" in log) == (True, False)
+
+
+def rename_column(app: Flask, old: str, new: str) -> None:
+    """Make the index one of another release than the code, or its own again."""
+    with app.app_context():
+        session = hub_of(app).sqlalchemy.session
+        session.execute(text(f"ALTER TABLE musehub_mpack_index RENAME COLUMN {old} TO {new}"))
+        session.commit()

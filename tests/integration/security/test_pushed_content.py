@@ -11,7 +11,7 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import delete, update
+from sqlalchemy import delete, text, update
 
 from musehub_plugin import ids
 from musehub_plugin.models import MusehubCommitGraph, MusehubMPackIndex, MusehubSnapshot
@@ -529,6 +529,24 @@ def test_s84_no_log_line_has_what_a_push_calls_things(hub: HubEnvironment, caplo
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("musehub_plugin")]
     assert lines
     assert not [line for line in lines if set(line) & {"\x1b", "\u202e", "\r", "\n", "\x07"}]
+
+
+def test_s84_no_failing_statement_s_values_are_logged(hub: HubEnvironment, caplog: pytest.LogCaptureFixture) -> None:
+    hub.create_repo(REPO)
+    history = History()
+    head = history.commit({"a.txt": b"a"}, message="the word that nobody else says")
+    with hub.session() as session:
+        # As where the tables are of another release than the code.
+        session.execute(text("ALTER TABLE musehub_commit RENAME COLUMN author TO writer"))
+        session.commit()
+    try:
+        assert hub.caller("alice").push(REPO, history.pack(), head).status_code in {500, 503}
+    finally:
+        with hub.session() as session:
+            session.execute(text("ALTER TABLE musehub_commit RENAME COLUMN writer TO author"))
+            session.commit()
+    assert "author" in caplog.text
+    assert "the word that" not in caplog.text
 
 
 # S37
