@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
 from musehub_plugin.gc import Collected, collect
-from musehub_plugin.models import MusehubBranch, MusehubSnapshot
+from musehub_plugin.models import MusehubBranch, MusehubRepo, MusehubSnapshot
 from musehub_plugin.store import manifests
 from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History
@@ -68,3 +68,48 @@ def test_no_blob_goes_while_a_kept_snapshot_cannot_be_read(hub: HubEnvironment) 
     before = hub.row_counts()["musehub_object_ref"]
     collected(hub)
     assert hub.row_counts()["musehub_object_ref"] == before
+
+
+def test_a_snapshot_of_a_lost_commit_is_kept_for_a_kept_one(hub: HubEnvironment) -> None:
+    hub.create_repo(REPO)
+    history = History()
+    head = history.commit({"a.txt": b"1"})
+    lost = history.commit(history.commits[head]["snapshot_id"], [head])
+    caller = hub.caller("alice")
+    assert caller.push(REPO, history.pack(want=[head]), head).status_code == 200
+    assert caller.push(REPO, history.pack(want=[lost], have=[head]), lost, branch="side").status_code == 200
+    hub.run_jobs()
+    with hub.session() as session:
+        session.execute(delete(MusehubBranch).where(MusehubBranch.name == "side"))
+        session.commit()
+    collected(hub)
+    assert hub.row_counts()["musehub_commit"] == 1
+    assert hub.caller().pull(REPO, [head]).snapshots == history.snapshots
+
+
+@pytest.mark.parametrize("way", ["the repo is deleted", "its branch is deleted"])
+def test_what_another_repo_holds_as_well_is_kept_for_it(hub: HubEnvironment, way: str) -> None:
+    fork = "bob/fork"
+    history = History()
+    root = history.commit({"a.txt": b"1"})
+    head = history.commit({"a.txt": b"2"}, [root])
+    repo_id = hub.create_repo(REPO)
+    hub.create_repo(fork)
+    for user, repo in (("alice", REPO), ("bob", fork)):
+        assert hub.caller(user).push(repo, history.pack(), head).status_code == 200
+    hub.run_jobs()
+    before = hub.rows()
+    with hub.session() as session:
+        if way == "the repo is deleted":
+            deleted = update(MusehubRepo).where(MusehubRepo.repo_id == repo_id)
+            session.execute(deleted.values(deleted_at=MusehubRepo.created_at))
+        else:
+            session.execute(delete(MusehubBranch).where(MusehubBranch.repo_id == repo_id))
+        session.commit()
+    collected(hub)
+    after = hub.rows()
+    for table in ("commit", "commit_graph", "snapshot", "object", "mpack_index"):
+        assert after[f"musehub_{table}"] == before[f"musehub_{table}"]
+    assert hub.caller().pull(fork, [head]).blobs == history.blobs
+    # The other repo's own rows are half of what there was.
+    assert [len(after[f"musehub_{table}_ref"]) for table in ("commit", "snapshot", "object")] == [2, 2, 2]
