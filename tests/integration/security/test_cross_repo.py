@@ -25,6 +25,7 @@ from musehub_plugin.models import (
     MusehubSnapshotRef,
 )
 from musehub_plugin.mpack import build_wire_mpack, parse_wire_mpack
+from musehub_plugin.store import contents
 from musehub_plugin.store.models import MusehubUpload
 from musehub_plugin.testing import History
 from musehub_plugin.testing.apps import hub_of
@@ -470,3 +471,14 @@ def test_s20_a_token_for_one_repo_does_not_show_its_owners_other_repos(hub: HubE
         closed = hub.observe(functools.partial(ask, "alice/two"))
         assert closed.response.status_code == 404
         assert_same(closed, hub.observe(functools.partial(ask, "alice/nothing")))
+
+
+def test_s04_the_size_of_what_a_repo_lacks_does_not_tell_who_else_has_it(hub: HubEnvironment) -> None:
+    stage = Stage(hub)
+    with hub.session():
+        db = hub_of(hub.app).database()
+        sizes = [
+            contents.blob_bytes(db, repo_id, [ids.blob_id(b"shared"), ids.blob_id(b"the secret")])
+            for repo_id in (stage.open_id, stage.secret_id)
+        ]
+    assert sizes == [len(b"shared"), len(b"shared") + len(b"the secret")]

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete, text, update
 
-from musehub_plugin import ids
+from musehub_plugin import ids, incoming
 from musehub_plugin.models import MusehubCommitGraph, MusehubMPackIndex, MusehubSnapshot
 from musehub_plugin.mpack import BaseBlob, Limits, MPackWriter, build_wire_mpack, parse_wire_mpack
 from musehub_plugin.testing import History
 from tests.effort import effort
 from tests.environment import HubEnvironment
-from tests.exchange import JSON, MSGPACK
+from tests.exchange import JSON, MSGPACK, Caller
 
 REPO = "alice/songs"
 STATUSES = {200, 400, 404, 413, 415, 422, 503}
@@ -474,6 +474,59 @@ def test_s82_a_damaged_mpack_is_refused_whatever_the_damage(hub: HubEnvironment,
     assert answer.status_code in {200, 413, 422}
     if answer.status_code != 200:
         assert_nothing_written(hub, before)
+
+
+@pytest.mark.parametrize("missing", ["a", "b", "c"])
+def test_s04_a_missing_blob_is_found_among_any_number_that_are_there(
+    hub: HubEnvironment, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setattr(incoming, "ID_BATCH", 1)
+    hub.create_repo(REPO)
+    history = History()
+    root = history.commit({"a": b"1", "b": b"2", "c": b"3"})
+    assert hub.caller("alice").push(REPO, history.pack(), root).status_code == 200
+    tree = {name: ids.blob_id(b"%d" % number) for number, name in enumerate("abc", 1)}
+    tip = history.commit({**tree, missing: b"nowhere", "further": ids.blob_id(b"2")}, [root])
+    lost = ids.blob_id(b"nowhere")
+    assert_refused(hub, history.pack(want=[tip], have=[root], leave_out=[lost]), tip, lost)
+
+
+# S83
+
+
+def limited_push(hub: HubEnvironment, setting: str, limit: int, more_commits: int) -> Any:
+    """Push commits, three snapshots of up to two paths, and a largest blob of ten bytes, where `limit` holds."""
+    history = History()
+    root = history.commit({"a": b"0123456789"})
+    tip = history.commit({"a": b"0123456789", "b": b"1"}, [root])
+    for _ in range(more_commits):
+        tip = history.commit({"a": b"0123456789"}, [tip])
+    history.snapshot({"c": history.blob(b"1")})
+    app = hub.make_app(**{f"MUSEHUB_{setting}": limit})
+    return Caller(app, "alice").push(REPO, history.pack(), tip)
+
+
+# What a pack is found to be does not depend on the database or the storage behind.
+@pytest.mark.parametrize("hub", ["sqlite+files"], indirect=True)
+@pytest.mark.parametrize(
+    ("setting", "too_little", "enough", "more_commits"),
+    [
+        ("MAX_BLOB", 9, 10, 0),
+        ("MAX_COMMITS", 2, 3, 0),
+        ("MAX_COMMITS", 3, 4, 2),
+        ("MAX_MANIFEST_ENTRIES", 1, 2, 0),
+        ("MAX_MANIFEST_TOTAL", 3, 4, 0),
+        ("MAX_PUSH_RAW", 100, 10_000, 0),
+    ],
+)
+def test_s83_a_push_beyond_a_limit_of_the_settings_is_422(
+    hub: HubEnvironment, setting: str, too_little: int, enough: int, more_commits: int
+) -> None:
+    hub.create_repo(REPO)
+    before = state(hub)
+    assert limited_push(hub, setting, too_little, more_commits).status_code == 422
+    assert_nothing_written(hub, before)
+    assert limited_push(hub, setting, enough, more_commits).status_code == 200
 
 
 # S84
