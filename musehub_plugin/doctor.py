@@ -17,7 +17,7 @@ from musehub_plugin.errors import StorageUnavailable, first_line
 from musehub_plugin.hub import Hub
 from musehub_plugin.storage.base import Pings, ServedByPlugin, ask
 from musehub_plugin.store import migrate
-from musehub_plugin.store.session import only_reads, sqlite_journal_mode
+from musehub_plugin.store.session import commits_each_statement, only_reads, sqlite_journal_mode
 from musehub_plugin.web.blueprint import BLUEPRINT_NAME
 
 _TIMEOUT = 3
@@ -45,7 +45,8 @@ def _database(hub: Hub) -> Iterator[Finding]:
         yield Finding("database", "wrong", f"there is no engine for bind key {key!r} (MUSEHUB_BIND_KEY)")
         return
     try:
-        current, head, takes_no_writes = migrate.current(engine), migrate.head(), only_reads(engine)
+        current, head = migrate.current(engine), migrate.head()
+        takes_no_writes, in_autocommit = only_reads(engine), commits_each_statement(engine)
     except SQLAlchemyError as error:
         # The driver's own words name neither password nor statement.
         said = error.orig if isinstance(error, DBAPIError) else error
@@ -60,6 +61,9 @@ def _database(hub: Hub) -> Iterator[Finding]:
         yield Finding("database", "ok", f"{engine.dialect.name}, tables at {current}")
     if takes_no_writes:
         says = "only reads: it is a standby, or default_transaction_read_only is on; nobody can push"
+        yield Finding("database", "wrong", says)
+    if in_autocommit:
+        says = "is in autocommit, a push would not be all or nothing: leave isolation_level out of the engine's options"
         yield Finding("database", "wrong", says)
     if engine.dialect.name == "sqlite":
         if sqlite_journal_mode(engine) == "delete":

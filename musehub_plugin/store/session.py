@@ -407,6 +407,15 @@ def only_reads(engine: Engine) -> bool:
         return connection.exec_driver_sql("SHOW transaction_read_only").scalar() == "on"
 
 
+def commits_each_statement(engine: Engine) -> bool:
+    """Say whether the host's engine is in autocommit, where a transaction holds nothing together and no lock lasts."""
+    if engine.dialect.name != "postgresql":
+        return False
+    with engine.connect() as connection:
+        # The driver's own word: SQLAlchemy asks the server, which does not know.
+        return getattr(connection.connection.dbapi_connection, "autocommit", False) is True
+
+
 def database_answers(engine: Engine) -> bool:
     """Say whether the database answers."""
     try:

@@ -327,6 +327,13 @@ def test_r14_doctor_says_that_a_database_only_reads(lab: Laboratory) -> None:
     assert findings[1][1].startswith("only reads")
 
 
+def test_doctor_says_that_an_engine_is_in_autocommit(lab: Laboratory) -> None:
+    options = {"pool_pre_ping": True, "isolation_level": "AUTOCOMMIT"}
+    findings = database_findings(lab, {"SQLALCHEMY_ENGINE_OPTIONS": options})
+    assert [verdict for verdict, _ in findings] == ["ok", "wrong"]
+    assert "autocommit" in findings[1][1]
+
+
 def test_r26_doctor_warns_of_a_sqlite_whose_readers_wait(lab: Laboratory, migrated_file: Path, tmp_path: Path) -> None:
     shutil.copy(migrated_file, tmp_path / "hub.db")
     config = {"SQLALCHEMY_DATABASE_URI": f"sqlite:///{tmp_path}/hub.db"}
