@@ -17,9 +17,10 @@ from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.hub import Hub
 from musehub_plugin.index import index_entries
 from musehub_plugin.mpack import MPackError, MPackReader
+from musehub_plugin.mpack.history import IdRule, id_rule
 from musehub_plugin.storage.base import ask
 from musehub_plugin.storage.uploads import open_mpack
-from musehub_plugin.store import contents, garbage, inventory, jobs, manifests
+from musehub_plugin.store import commits, contents, garbage, inventory, jobs, manifests
 from musehub_plugin.store.session import Database
 
 _CHUNK = 1 << 20
@@ -241,6 +242,10 @@ class _Scrub:
                 continue
             parents.update(dict.fromkeys(commit.parent_ids, commit.commit_id))
             snapshot_ids.setdefault(commit.snapshot_id, commit.commit_id)
+        # Some may have been collected since.
+        for record in commits.records(self._db, repo_id, sorted(commit_ids), pass_over_missing=True):
+            if id_rule(record["commit_id"], record["parent_ids"], record) is IdRule.STORED:
+                found("commit-damaged", record["commit_id"], "what is stored of it does not hash to its id")
         for parent_id, child_id in parents.items():
             if parent_id not in commit_ids:
                 found("parent-missing", parent_id, f"commit {child_id} needs it")

@@ -109,13 +109,16 @@ def count(db: Database, repo_id: str) -> int:
     )
 
 
-def records(db: Database, repo_id: str, commit_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
+def records(
+    db: Database, repo_id: str, commit_ids: Iterable[str], *, pass_over_missing: bool = False
+) -> Iterator[dict[str, Any]]:
     """Yield the wire records of commits that the repo holds, as the repo that pushed them wrote them.
 
     Args:
         db: the unit of work.
         repo_id: the repo.
         commit_ids: which commits, in the order in which they are yielded.
+        pass_over_missing: yield nothing for a commit that the repo does not hold.
 
     Raises:
         HistoryDamaged: the repo does not hold one of them.
@@ -127,6 +130,8 @@ def records(db: Database, repo_id: str, commit_ids: Iterable[str]) -> Iterator[d
         for commit_id in batch:
             row = found.get(commit_id)
             if row is None:
+                if pass_over_missing:
+                    continue
                 raise HistoryDamaged(f"repo {repo_id}: commit {commit_id} is not stored")
             _, branch, parent_ids, message, author, timestamp, snapshot_id, own_fields = row
             text = timestamp.isoformat()

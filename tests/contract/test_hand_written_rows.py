@@ -249,6 +249,33 @@ def test_a_manifest_that_cannot_be_read_is_damage_that_a_verification_names(
     assert f"snapshot-missing {TREE}" in verification.output
 
 
+@pytest.mark.parametrize("column", ["message", "snapshot_id", "parent_ids", "timestamp"])
+def test_a_commit_that_was_altered_is_damage_that_a_verification_names(hub: HubEnvironment, column: str) -> None:
+    other = {
+        "message": "other",
+        "snapshot_id": ids.fake_id("s"),
+        "parent_ids": [ids.fake_id("p")],
+        "timestamp": NOW.min,
+    }
+    write_rows(hub, content_cache=CONTENT)
+    with hub.session() as session:
+        session.query(MusehubCommit).update({column: other[column]})
+        session.commit()
+    verification = hub.app.test_cli_runner().invoke(args=["musehub", "verify"])
+    assert verification.exit_code == 1
+    assert f"commit-damaged {COMMIT}" in verification.output
+
+
+def test_a_sound_history_of_rows_and_pushes_verifies(hub: HubEnvironment) -> None:
+    write_rows(hub, content_cache=CONTENT)
+    history = History()
+    by_author = history.commit({"b.txt": b"new"}, [COMMIT], hashed="author")
+    tip = history.commit({"b.txt": b"newer"}, [by_author], committed_at="2026-01-02T03:04:05Z")
+    assert hub.caller("alice").push(REPO, history.pack(), tip, expected_head=COMMIT).status_code == 200
+    verification = hub.app.test_cli_runner().invoke(args=["musehub", "verify"])
+    assert (verification.exit_code, verification.output.count("damaged")) == (0, 0), verification.output
+
+
 def test_a_repo_of_hand_written_rows_takes_pushes(hub: HubEnvironment) -> None:
     write_rows(hub, content_cache=CONTENT)
     history = History()
