@@ -34,6 +34,8 @@ MAX_STRING: Final = 4096
 _READ_SIZE: Final = 64 * 1024
 _JSON_SLACK: Final = 1024
 """Structural characters of a JSON body beyond those of its lists."""
+_MAX_JSON_DEPTH: Final = 512
+"""Levels of nesting of a JSON body. Python's own limit is another one in each version, and from 3.14 on has none."""
 _MAX_INT_DIGITS: Final = 20
 """A uint64 has at most 20 digits; int() of a text takes time quadratic in its length."""
 
@@ -278,6 +280,16 @@ def _is_array(first: int) -> bool:
 
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def _depth(data: bytes) -> int:
+    """Return how deep a JSON text is nested at most; brackets within strings count too."""
+    deepest = depth = 0
+    for bracket in data.translate(None, _NO_BRACKETS):
+        depth = depth + 1 if bracket in b"[{" else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _from_json(data: bytes, schema: Schema) -> dict[str, Any]:
@@ -286,9 +298,12 @@ def _from_json(data: bytes, schema: Schema) -> dict[str, Any]:
     allowed = sum(limits) + _JSON_SLACK
     # `{},` makes 72 bytes of object out of 3 bytes of text; characters within strings count too, which is
     # strict on odd bodies and wrong for none that a client sends.
-    if data.count(b"[") + data.count(b"{") + data.count(b",") > allowed:
+    brackets = sum(map(data.count, (b"[", b"]", b"{", b"}")))
+    if brackets // 2 + data.count(b",") > allowed:
         limit = max(limits, default=_JSON_SLACK)
         raise TooLarge(f"The body has more elements than the {limit} that a list may have.", limit=limit)
+    if brackets > _MAX_JSON_DEPTH and _depth(data) > _MAX_JSON_DEPTH:
+        raise Invalid("The body is nested too deeply.")
     # Bytes that are no UTF-8 become lone surrogates: wrong within a string, undecodable anywhere else.
     text = data.decode("utf-8", "surrogateescape")
     try:

@@ -129,6 +129,13 @@ def test_s40_nesting_in_json_is_422(bomb: bytes) -> None:
     assert status(bomb, JSON) == 422
 
 
+@pytest.mark.parametrize(("levels", "expected"), [(511, 200), (512, 422)])
+def test_s40_the_depth_of_json_has_a_limit_that_is_not_python_s(levels: int, expected: int) -> None:
+    # Within what is passed over, so that depth alone can be wrong; the object is a level too.
+    body = b'{"want": ["%s"], "x": ' % ID.encode()
+    assert status(body + b"[" * levels + b"]" * levels + b"}", JSON) == expected
+
+
 def test_s40_what_is_nested_but_decodes_is_named_without_its_repr() -> None:
     body = b'{"want": [' + b"[" * 500 + b"]" * 500 + b"]}"
     with pytest.raises(Invalid, match=r"want\[0\]: expected an id .*, found a list"):
