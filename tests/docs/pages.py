@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from shlex import quote
+
+import pytest
 
 from musehub_plugin.testing.supervised import reserved_ports
 
@@ -82,7 +85,10 @@ def run_page(page: Path, folder: Path, path: str, replace: Mapping[str, str] | N
 
     Raises:
         PageFailed: a command failed, or printed something else than the page says.
+        pytest.skip.Exception: the page is about `curl`, which is not installed.
     """
+    if shutil.which("curl", path=path) is None and any("curl -" in block.text for block in blocks(page)):
+        pytest.skip(f"{page.name} needs curl, which is not installed")
     with reserved_ports(1) as (port,):
         _run_page(page, folder, path, {PORT_IN_TEXT: str(port), **(replace or {})})
 
