@@ -290,6 +290,14 @@ class Laboratory:
         )
         return bool(waiting)
 
+    def is_history_held(self) -> bool:
+        """Say whether a transaction holds what pushes and collections hold; a dead process does for a moment."""
+        held = self.sql(
+            "SELECT 1 FROM pg_locks JOIN pg_database ON pg_database.oid = database "
+            "WHERE locktype = 'advisory' AND datname = current_database()"
+        )
+        return bool(held)
+
     @staticmethod
     def wait(ready: Callable[[], bool], what: str) -> None:
         """Wait until `ready` says so."""
