@@ -81,7 +81,7 @@ BAD: list[tuple[str, Any]] = [
     ("PUBLIC_URL", "https://hub.example.org#forge"),
     ("PUBLIC_URL", "https://hub.example.org/a//b"),
     ("SIGNING_KEYS", "short"),
-    ("SIGNING_KEYS", ["x" * 32, b"short"]),
+    ("SIGNING_KEYS", ["x" * 32, b"x" * 31]),
     ("SIGNING_KEYS", 32),
     ("SIGNING_KEYS", [32]),
     ("INDEX_INLINE", -1),

@@ -529,6 +529,25 @@ def test_s83_a_push_beyond_a_limit_of_the_settings_is_422(
     assert limited_push(hub, setting, enough, more_commits).status_code == 200
 
 
+@pytest.mark.parametrize("hub", ["sqlite+files"], indirect=True)
+def test_s83_no_ticket_is_given_for_more_than_the_settings_allow(hub: HubEnvironment) -> None:
+    hub.create_repo(REPO)
+    alice = Caller(hub.make_app(MUSEHUB_MAX_PUSH=1000), "alice")
+    answers = [alice.presign(REPO, bytes(size)) for size in (1000, 1001)]
+    assert [answer.status_code for answer in answers] == [200, 413]
+    assert answers[1].get_json()["limit"] == 1000
+
+
+@pytest.mark.parametrize(("message", "status"), [("true", 200), ("a\0b", 422)])
+def test_s83_nothing_stays_of_an_upload_that_was_looked_into(hub: HubEnvironment, message: str, status: int) -> None:
+    hub.create_repo(REPO)
+    history = History()
+    tip = history.commit({"a": b"1"}, message=message)
+    assert hub.caller("alice").push(REPO, history.pack(), tip).status_code == status
+    uploads = {key for key in hub.stored_keys() if key.startswith("uploads/")}
+    assert (uploads, hub.row_counts()["musehub_upload"]) == (set(), 0)
+
+
 # S84
 
 FORGED = "\x1b[31mred\x1b[0m \u202egnorw\u202c\r\n2026-01-01 ERROR forged\x07"
