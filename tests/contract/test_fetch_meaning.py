@@ -180,6 +180,26 @@ def test_a_parent_that_is_nowhere_is_500_with_an_id_and_no_mpack(
     assert hub.stored_keys() == before
 
 
+@pytest.mark.parametrize("capabilities", [[], ["inline"]])
+def test_s14_a_have_counts_from_when_it_was_pushed_whatever_was_answered_before(
+    hub: HubEnvironment, capabilities: list[str]
+) -> None:
+    hub.create_repo(REPO)
+    history = History()
+    root = history.commit({"a.txt": b"1"})
+    head = history.commit({"a.txt": b"2"}, [root])
+    side = history.commit({"a.txt": b"3"}, [root])
+    alice = hub.caller("alice")
+    assert alice.push(REPO, history.pack(want=[head]), head).status_code == 200
+    hub.run_jobs()
+    body = {"want": [head], "have": [side], "capabilities": capabilities}
+    counts = [alice.post(f"/{REPO}/fetch", body).get_json()["commit_count"] for _ in range(2)]
+    assert alice.push(REPO, history.pack(want=[side], have=[root]), side, branch="side").status_code == 200
+    hub.run_jobs()
+    counts.append(alice.post(f"/{REPO}/fetch", body).get_json()["commit_count"])
+    assert counts == [2, 2, 1]
+
+
 def test_a_parent_that_only_the_caller_has_is_no_hole(hub: HubEnvironment) -> None:
     repo_id = hub.create_repo(REPO)
     only_theirs = ids.fake_id("never stored")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from sqlalchemy import delete, update
 
 from musehub_plugin.gc import Collected, collect
-from musehub_plugin.models import MusehubBranch, MusehubRepo, MusehubSnapshot
+from musehub_plugin.models import MusehubBranch, MusehubCommitRef, MusehubRepo, MusehubSnapshot
 from musehub_plugin.store import manifests
 from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History
@@ -85,6 +87,22 @@ def test_a_snapshot_of_a_lost_commit_is_kept_for_a_kept_one(hub: HubEnvironment)
     collected(hub)
     assert hub.row_counts()["musehub_commit"] == 1
     assert hub.caller().pull(REPO, [head]).snapshots == history.snapshots
+
+
+def test_what_a_lost_commit_stands_on_stays_as_long_as_that_commit(hub: HubEnvironment) -> None:
+    repo_id = hub.create_repo(REPO)
+    history = History()
+    old = history.commit({"a.txt": b"1"})
+    young = history.commit({"a.txt": b"2"}, [old])
+    assert hub.caller("alice").push(REPO, history.pack(), young).status_code == 200
+    hub.run_jobs()
+    with hub.session() as session:
+        session.execute(delete(MusehubBranch).where(MusehubBranch.repo_id == repo_id))
+        lost = update(MusehubCommitRef).where(MusehubCommitRef.commit_id == old)
+        session.execute(lost.values(unreachable_since=datetime(2026, 1, 1, tzinfo=UTC)))
+        session.commit()
+        plugin = hub_of(hub.app)
+        assert collect(plugin, plugin.database(), grace=3600).commits == 0
 
 
 @pytest.mark.parametrize("way", ["the repo is deleted", "its branch is deleted"])
