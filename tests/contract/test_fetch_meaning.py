@@ -180,6 +180,19 @@ def test_a_parent_that_is_nowhere_is_500_with_an_id_and_no_mpack(
     assert hub.stored_keys() == before
 
 
+@pytest.mark.parametrize("held_elsewhere", [False, True])
+def test_a_want_that_the_repo_lacks_is_404_to_who_says_that_they_have_it(
+    hub: HubEnvironment, held_elsewhere: bool
+) -> None:
+    hub.create_repo(REPO)
+    hub.create_repo("bob/other")
+    history = History()
+    tip = history.commit({"a.txt": b"1"})
+    if held_elsewhere:
+        assert hub.caller("bob").push("bob/other", history.pack(), tip).status_code == 200
+    assert hub.caller().fetch(REPO, [tip], [tip]).status_code == 404
+
+
 @pytest.mark.parametrize("capabilities", [[], ["inline"]])
 def test_s14_a_have_counts_from_when_it_was_pushed_whatever_was_answered_before(
     hub: HubEnvironment, capabilities: list[str]
