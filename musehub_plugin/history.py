@@ -6,6 +6,7 @@ the rows of the whole repo are read instead, and the answer is the same.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,8 @@ from typing import Any
 
 from musehub_plugin import graph
 from musehub_plugin.commitgraph import CommitGraph, NewCommit, Segment, merged
+from musehub_plugin.ids import from_digest
+from musehub_plugin.signals import report_damage
 from musehub_plugin.store import commits as commit_store
 from musehub_plugin.store import graphs
 from musehub_plugin.store.session import Database
@@ -36,7 +39,7 @@ class GraphCache:
         self._lock = threading.Lock()
 
     def load(self, db: Database, repo_id: str) -> CommitGraph:
-        """Return the packed graph of a repo as its rows are now; an empty one where there are none."""
+        """Return the packed graph of a repo as its rows are now; an empty one where there are none, or damaged ones."""
         while True:
             rows = graphs.segments(db, repo_id)
             segment_ids = tuple(row.segment_id for row in rows)
@@ -47,13 +50,21 @@ class GraphCache:
                     return known[1]
             have: dict[str, Segment] = {}
             if known is not None:
-                have.update(zip(known[0], known[1].segments, strict=True))
+                # Of a damaged graph there are none.
+                have.update(zip(known[0], known[1].segments, strict=False))
             missing = [segment_id for segment_id in segment_ids if segment_id not in have]
-            have.update((found, Segment(data)) for found, data in graphs.segment_data(db, repo_id, missing))
-            if have.keys() >= set(segment_ids):
-                break
-            # A push replaced segments between the statements: look again.
-        made = CommitGraph([have[segment_id] for segment_id in segment_ids])
+            try:
+                for segment_id, data in graphs.segment_data(db, repo_id, missing):
+                    have[segment_id] = checked_segment(segment_id, data)
+                if not have.keys() >= set(segment_ids):
+                    # A push replaced segments between the statements: look again.
+                    continue
+                made = CommitGraph([have[segment_id] for segment_id in segment_ids])
+            except ValueError as error:
+                # All that it says is in rows, and the next push or repack makes it anew.
+                report_damage("graph-damaged", repo_id, f"its rows are read in place of its packed history: {error}")
+                made = CommitGraph()
+            break
         with self._lock:
             self._graphs[repo_id] = (segment_ids, made)
             self._graphs.move_to_end(repo_id)
@@ -67,6 +78,21 @@ class GraphCache:
         """Let go of a repo's graph, which is read again where it is needed."""
         with self._lock:
             self._graphs.pop(repo_id, None)
+
+
+def checked_segment(segment_id: str, data: bytes) -> Segment:
+    """Return a segment of a packed graph.
+
+    Args:
+        segment_id: its id.
+        data: its row's bytes.
+
+    Raises:
+        ValueError: it is not the one of this id, or another version of the plugin wrote it.
+    """
+    if from_digest(hashlib.sha256(data).digest()) != segment_id:
+        raise ValueError(f"segment {segment_id} does not hash to its id")
+    return Segment(data)
 
 
 class History:

@@ -14,13 +14,14 @@ from typing import Any
 
 from musehub_plugin import ids
 from musehub_plugin.errors import StorageUnavailable
+from musehub_plugin.history import checked_segment
 from musehub_plugin.hub import Hub
 from musehub_plugin.index import index_entries
 from musehub_plugin.mpack import MPackError, MPackReader
 from musehub_plugin.mpack.history import IdRule, id_rule
 from musehub_plugin.storage.base import ask
 from musehub_plugin.storage.uploads import open_mpack
-from musehub_plugin.store import commits, contents, garbage, inventory, jobs, manifests
+from musehub_plugin.store import commits, contents, garbage, graphs, inventory, jobs, manifests
 from musehub_plugin.store.session import Database
 
 _CHUNK = 1 << 20
@@ -35,7 +36,7 @@ class Problem:
 
     Attributes:
         kind: `mpack-missing`, `mpack-damaged`, `index-failed`, `index-wrong`, `commit-damaged`, `parent-missing`,
-            `snapshot-missing`, `snapshot-damaged`, `blob-missing` or `storage-away`.
+            `snapshot-missing`, `snapshot-damaged`, `graph-damaged`, `blob-missing` or `storage-away`.
         subject: the id of what is wrong.
         says: one sentence for the operator.
         repaired: whether it was repaired.
@@ -224,6 +225,19 @@ class _Scrub:
         self._done.snapshots += look.snapshots
         self._done.blobs += look.blobs
         self._done.problems += look.problems
+        self._graph(repo_id)
+
+    def _graph(self, repo_id: str) -> None:
+        """Look at a repo's packed history, which rows stand for until it is made anew."""
+        segment_ids = [row.segment_id for row in graphs.segments(self._db, repo_id)]
+        try:
+            for segment_id, data in graphs.segment_data(self._db, repo_id, segment_ids):
+                checked_segment(segment_id, data)
+        except ValueError as error:
+            if self._repair:
+                graphs.drop_segments(self._db, repo_id)
+                self._db.commit()
+            self._found("graph-damaged", repo_id, f"its packed history: {error}", repaired=self._repair)
 
     def _look_at(self, repo_id: str) -> Scrubbed:
         look = Scrubbed()
