@@ -126,8 +126,8 @@ class _Scrub:
         except StorageUnavailable as error:
             self._found("storage-away", mpack_id, str(error))
             return
-        # What was collected since it was listed is missed by nobody.
-        if reason is not None and inventory.is_recorded(self._db, mpack_id):
+        # What is being collected is missed by nobody.
+        if reason is not None and inventory.is_needed(self._db, mpack_id):
             kind, says = reason
             repaired = self._repair and self._drop_false_locations(mpack_id)
             if self._repair and not repaired:

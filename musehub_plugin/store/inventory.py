@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import delete, exists, or_, select
 
 from musehub_plugin.store.contents import IndexEntry
 from musehub_plugin.store.jobs import FAILED, INDEX, add_job, index_job_id
@@ -45,9 +45,14 @@ def fail_index_job(db: Database, mpack_id: str, reason: str) -> None:
     add_job(db, index_job_id(mpack_id), INDEX, mpack_id, state=FAILED, error=reason)
 
 
-def is_recorded(db: Database, mpack_id: str) -> bool:
-    """Say whether there is a row of a pushed mpack now."""
-    return bool(db.execute(select(exists().where(MusehubMPack.mpack_id == mpack_id))).scalar())
+def is_needed(db: Database, mpack_id: str) -> bool:
+    """Say whether a repo refers to a pushed mpack now, or the index looks for a blob in it.
+
+    Where not, it is garbage, and its file goes before its row does.
+    """
+    refers = exists().where(MusehubMPackRef.mpack_id == mpack_id)
+    names = exists().where(MusehubMPackIndex.mpack_id == mpack_id)
+    return bool(db.execute(select(or_(refers, names))).scalar())
 
 
 def index_rows(db: Database, mpack_id: str) -> dict[str, IndexEntry]:

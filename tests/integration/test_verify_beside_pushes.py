@@ -7,6 +7,8 @@ from sqlalchemy import delete, func, select
 from musehub_plugin import ids
 from musehub_plugin.models import MusehubMPackIndex, MusehubObject, MusehubObjectRef
 from musehub_plugin.scrub import Scrubbed, scrub
+from musehub_plugin.storage.base import Deletes
+from musehub_plugin.store.models import MusehubMPackRef
 from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History
 from tests.environment import HubEnvironment
@@ -51,6 +53,24 @@ def test_an_index_row_that_collection_took_is_not_missing_while_another_pack_wit
     without_queue = hub.make_app(MUSEHUB_REDIS_URL="redis://127.0.0.1:1")
     Caller(without_queue, "alice").push("alice/poems", again.pack(), head)
     assert [problem for problem in scrubbed(hub).problems if problem.kind == "index-wrong"] == []
+
+
+def test_a_pack_whose_file_a_collection_has_removed_is_not_missing_before_its_row_goes(hub: HubEnvironment) -> None:
+    hub.create_repo()
+    history = History()
+    head = history.commit({"a.txt": b"one"})
+    pack = history.pack()
+    pack_id = ids.blob_id(pack)
+    hub.caller("alice").push("alice/songs", pack, head)
+    storage = hub_of(hub.app).storage
+    assert isinstance(storage, Deletes)
+    storage.delete_mpack(pack_id)
+    assert [(problem.kind, problem.subject) for problem in scrubbed(hub).problems] == [("mpack-missing", pack_id)]
+    with hub.session() as session:
+        session.execute(delete(MusehubMPackRef))
+        session.execute(delete(MusehubMPackIndex))
+        session.commit()
+    assert [problem for problem in scrubbed(hub).problems if problem.subject == pack_id] == []
 
 
 def test_a_blob_that_is_nowhere_is_missing_although_another_pack_waits(hub: HubEnvironment) -> None:
