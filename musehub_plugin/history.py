@@ -56,15 +56,15 @@ class GraphCache:
             try:
                 for segment_id, data in graphs.segment_data(db, repo_id, missing):
                     have[segment_id] = checked_segment(segment_id, data)
-                if not have.keys() >= set(segment_ids):
-                    # A push replaced segments between the statements: look again.
-                    continue
-                made = CommitGraph([have[segment_id] for segment_id in segment_ids])
+                # Where a push replaced segments between the statements, it is looked again.
+                if have.keys() >= set(segment_ids):
+                    made = CommitGraph([have[segment_id] for segment_id in segment_ids])
+                    break
             except ValueError as error:
-                # All that it says is in rows, and the next push or repack makes it anew.
+                # All that it says is in rows, and a repack makes it anew.
                 report_damage("graph-damaged", repo_id, f"its rows are read in place of its packed history: {error}")
                 made = CommitGraph()
-            break
+                break
         with self._lock:
             self._graphs[repo_id] = (segment_ids, made)
             self._graphs.move_to_end(repo_id)

@@ -21,8 +21,8 @@ def new_host(directory: Path, **config: Any) -> Flask:
         SECRET_KEY="the secret key of a host in tests",
         SQLALCHEMY_DATABASE_URI=f"sqlite:///{directory / 'host.db'}",
         MUSEHUB_STORAGE=(directory / "objects").as_uri(),
-        **config,
     )
+    app.config.update(config)
     return app
 
 

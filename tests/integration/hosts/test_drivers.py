@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from flask import Flask
-from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import make_url, text
 
-from musehub_plugin import MuseHub
 from musehub_plugin.testing import History
-from musehub_plugin.testing.apps import bearer_user
 from musehub_plugin.testing.services import fresh_database
 from tests.exchange import Caller
-from tests.integration.hosts.hosting import hub_of, make_repo, make_tables, new_host, round_trip
+from tests.integration.hosts.conftest import MakeHost
+from tests.integration.hosts.hosting import hub_of, round_trip
 
 pytest.importorskip("psycopg")
 
 
 @pytest.fixture
-def host(tmp_path: Path, musehub_postgres_url: str, closing: Callable[[Flask], None]) -> Iterator[Flask]:
+def host(musehub_postgres_url: str, make_host: MakeHost) -> Iterator[Flask]:
     with fresh_database(musehub_postgres_url) as url:
-        app = new_host(tmp_path)
         named = make_url(url).set(drivername="postgresql+psycopg")
-        app.config["SQLALCHEMY_DATABASE_URI"] = named.render_as_string(hide_password=False)
-        musehub = MuseHub()
-        musehub.identity_loader(bearer_user)
-        musehub.init_app(app, SQLAlchemy(app))
-        closing(app)
-        make_tables(app)
-        make_repo(app)
-        yield app
+        yield make_host(SQLALCHEMY_DATABASE_URI=named.render_as_string(hide_password=False))
 
 
 def test_what_is_pushed_by_way_of_psycopg_is_fetched(host: Flask) -> None:

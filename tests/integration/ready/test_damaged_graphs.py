@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from sqlalchemy import select, update
 
+from musehub_plugin import ids
 from musehub_plugin.repack import repack
 from musehub_plugin.scrub import Problem, scrub
 from musehub_plugin.store.models import MusehubGraphSegment
@@ -37,13 +40,14 @@ def segments(hub: HubEnvironment) -> list[bytes]:
 
 
 def alter(hub: HubEnvironment, how: str) -> None:
-    """Alter the bytes of the one segment."""
+    """Alter the bytes of the one segment; one of another version of the plugin is as that wrote it."""
     (data,) = segments(hub)
-    altered = {"cut": data[:-1], "turned": data[:-1] + bytes([data[-1] ^ 1]), "of another version": b"?" + data[1:]}[
-        how
-    ]
+    altered = {"cut": data[:-1], "turned": data[:-1] + bytes([data[-1] ^ 1]), "of another version": b"?" + data[1:]}
+    values: dict[str, bytes | str] = {"data": altered[how]}
+    if how == "of another version":
+        values["segment_id"] = ids.from_digest(hashlib.sha256(altered[how]).digest())
     with hub.session() as session:
-        session.execute(update(MusehubGraphSegment).values(data=altered))
+        session.execute(update(MusehubGraphSegment).values(values))
         session.commit()
 
 
