@@ -169,8 +169,7 @@ class _Collection:
     def _deleted_repo(self, repo_id: str) -> None:
         self._say(f"deleted repo {repo_id}")
         state = garbage.repo_state(self._db, repo_id)
-        nodes = commit_store.graph(self._db, repo_id)
-        let = self._plan(repo_id, nodes, set(nodes), set())
+        let = garbage.all_held(self._db, repo_id)
         if self._dry_run or self._let_go(repo_id, let, state, after=partial(garbage.forget_repo, self._db, repo_id)):
             self._count(let)
             self._done.repos += 1

@@ -134,6 +134,19 @@ class Let(NamedTuple):
     object_ids: Collection[str]
 
 
+def all_held(db: Database, repo_id: str) -> Let:
+    """Return all that a repo holds, also what none of its commits names."""
+
+    def held(column: Any, model: type[_HeldByRepo]) -> set[str]:
+        return set(db.execute(select(column).where(model.repo_id == repo_id)).scalars())
+
+    return Let(
+        held(MusehubCommitRef.commit_id, MusehubCommitRef),
+        held(MusehubSnapshotRef.snapshot_id, MusehubSnapshotRef),
+        held(MusehubObjectRef.object_id, MusehubObjectRef),
+    )
+
+
 def let_go(db: Database, repo_id: str, let: Let) -> None:
     """Remove a repo's hold, and every row that then nobody holds.
 
