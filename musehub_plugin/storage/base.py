@@ -7,24 +7,34 @@ plugin does the same work through `Storage` alone, with more memory or one more 
 
 from __future__ import annotations
 
+import logging
+import re
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, ParamSpec, Protocol, TypeVar, runtime_checkable
 
-from musehub_plugin.errors import Invalid, StorageUnavailable
+from musehub_plugin.errors import HubError, Invalid, StorageUnavailable
 from musehub_plugin.ids import is_hex, is_id, to_hex
 from musehub_plugin.storage.signing import UrlSigner
 
+logger = logging.getLogger(__name__)
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+# The time limit of a job, which RQ raises wherever the job is at, and a backend that keeps bytes in a database.
+_NOT_OF_STORAGE = ("rq", "sqlalchemy")
+# The query of a URL, and the credentials before a host.
+_SECRETS = re.compile(r"(?<=\?)[^\s'\"<>=]+=[^\s'\"<>]*|(?<=://)[^\s/@]+(?=@)")
 
 
 class Storage(Protocol):
     """Blobs and mpacks by content address.
 
     Methods raise `musehub_plugin.errors.StorageUnavailable` or an `OSError` where the store does not answer; absence
-    is no error. The plugin calls them by `ask`. Storing an id again replaces the bytes at once: a reader sees the old
-    ones or the new ones, never a mixture.
+    is no error. The plugin calls them by `ask`, which says what else they may raise. Storing an id again replaces the
+    bytes at once: a reader sees the old ones or the new ones, never a mixture.
     """
 
     supports_presign: bool
@@ -189,17 +199,36 @@ class Pings(Protocol):
 def ask(method: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Call a method of a backend, and return what it returns.
 
-    The interface names no exception, so one of a third party lets through what Python raises where a server is away.
+    The interface names no exception, so one of a third party lets through what its library raises where a server is
+    away. What Python itself raises over a mistake, such as a `TypeError`, goes on as it is.
 
     Raises:
-        StorageUnavailable: the method did, or raised an `OSError`, whose text is dropped: it may hold a signed URL.
+        StorageUnavailable: the method did, or raised an `OSError`, whose text is dropped: it may hold a signed URL. Or
+            it raised an exception of a library's own; its traceback is logged, since it may be a mistake all the same.
     """
     try:
         return method(*args, **kwargs)
+    except (StorageUnavailable, HubError):
+        raise
     except OSError as error:
-        name = getattr(method, "__qualname__", "storage")
         reason = error.strerror or type(error).__name__
-        raise StorageUnavailable(f"{name} failed: {reason}") from None
+        raise StorageUnavailable(f"{_name(method)} failed: {reason}") from None
+    except Exception as error:  # what a third party's library raises has no name here
+        if not _is_of_a_library(error):
+            raise
+        told = _SECRETS.sub("...", "".join(traceback.format_exception(error)))
+        logger.error("%s raised what is no OSError, which is taken for an outage:\n%s", _name(method), told)
+        raise StorageUnavailable(f"{_name(method)} failed: {type(error).__name__}") from None
+
+
+def _name(method: Callable[..., object]) -> str:
+    return getattr(method, "__qualname__", "storage")
+
+
+def _is_of_a_library(error: Exception) -> bool:
+    """Say whether an exception is a library's, or one that says nothing more than that something failed."""
+    package = type(error).__module__.partition(".")[0]
+    return package not in {"builtins", *_NOT_OF_STORAGE} or type(error) in {Exception, RuntimeError}
 
 
 def stored_name(identifier: str) -> str:

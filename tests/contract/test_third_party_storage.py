@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from rq.timeouts import JobTimeoutException
 
 from musehub_plugin import ids
 from musehub_plugin.errors import ConfigError
+from musehub_plugin.storage.base import ask
 from musehub_plugin.testing import History, make_commit, store_object
 from tests.environment import HubEnvironment
 from tests.exchange import Caller
@@ -103,7 +106,7 @@ def test_bytes_that_were_not_signed_for_are_refused_with_eight_names(hub: HubEnv
 class OutOfReach(BytesStorage):
     """One whose server can be away; it says so by what Python raises then."""
 
-    error: OSError | None = None
+    error: Exception | None = None
 
     def put_mpack(self, mpack_id: str, data: bytes) -> str:
         self._answer()
@@ -118,10 +121,22 @@ class OutOfReach(BytesStorage):
             raise self.error
 
 
+class ClientError(Exception):
+    """What a library for a store raises, such as boto's `ClientError`: its own kind."""
+
+
 @pytest.mark.parametrize(
-    "error", [ConnectionError("https://key:secret@store"), TimeoutError(), OSError(5, "I/O error")]
+    "error",
+    [
+        ConnectionError("https://key:secret@store"),
+        TimeoutError(),
+        OSError(5, "I/O error"),
+        ClientError("SlowDown"),
+        RuntimeError("status 500"),
+    ],
+    ids=repr,
 )
-def test_a_store_that_is_away_is_503_at_every_step(hub: HubEnvironment, error: OSError) -> None:
+def test_a_store_that_is_away_is_503_at_every_step(hub: HubEnvironment, error: Exception) -> None:
     storage = OutOfReach()
     alice = Caller(hub.make_app(MUSEHUB_STORAGE=storage), "alice")
     hub.create_repo(REPO)
@@ -142,6 +157,43 @@ def test_a_store_that_is_away_is_503_at_every_step(hub: HubEnvironment, error: O
     storage.error = None
     assert alice.unpack(REPO, ids.blob_id(pack), second).status_code == 200
     assert alice.pull(REPO, [second]).commits == history.commits
+
+
+@pytest.fixture
+def failing(hub: HubEnvironment) -> tuple[OutOfReach, Caller, str]:
+    """A store that can fail, who reads a repo from it, and the head of that repo."""
+    storage = OutOfReach()
+    alice = Caller(hub.make_app(MUSEHUB_STORAGE=storage), "alice")
+    hub.create_repo(REPO)
+    history = History()
+    head = history.commit({"a": b"1"})
+    assert alice.push(REPO, history.pack(), head).status_code == 200
+    return storage, alice, head
+
+
+def test_what_a_library_raised_is_in_the_log_without_its_secrets(
+    failing: tuple[OutOfReach, Caller, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    storage, alice, head = failing
+    storage.error = ClientError("GET https://key:secret@store/bucket/name?X-Amz-Signature=0a1b: SlowDown")
+    assert alice.fetch(REPO, [head]).status_code == 503
+    assert "ClientError: GET https://...@store/bucket/name?... SlowDown" in caplog.text
+    assert "in get_mpack" in caplog.text
+    assert not {"secret", "0a1b"} & set(re.findall(r"\w+", caplog.text))
+
+
+@pytest.mark.parametrize("error", [TypeError("no such argument"), KeyError("bucket"), NotImplementedError()], ids=repr)
+def test_a_mistake_in_a_backend_is_500(failing: tuple[OutOfReach, Caller, str], error: Exception) -> None:
+    storage, alice, head = failing
+    storage.error = error
+    assert alice.fetch(REPO, [head]).status_code == 500
+
+
+def test_a_jobs_time_limit_is_no_outage(failing: tuple[OutOfReach, Caller, str]) -> None:
+    storage, _, _ = failing
+    storage.error = JobTimeoutException()
+    with pytest.raises(JobTimeoutException):
+        ask(storage.get_mpack, ids.blob_id(b""))
 
 
 def test_a_store_that_presigns_names_its_own_urls(hub: HubEnvironment) -> None:
