@@ -49,6 +49,15 @@ def test_a_run_prints_ratios_beside_targets(measured: dict[str, Any]) -> None:
     assert [len(row) for row in rows] == [7]
 
 
+def test_the_parts_of_the_cpu_are_told() -> None:
+    program = [sys.executable, "benchmarks/parts.py", "--commits", str(2 * COMMITS), "--requests", "4"]
+    done = subprocess.run(program, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=800)
+    assert done.returncode == 0, done.stderr
+    head, _, total, *_ = done.stdout.splitlines()
+    spent = dict(zip(head.split(" | "), total.split(" | "), strict=True))
+    assert float(spent["nothing new"]) > 0
+
+
 def test_a_synthetic_history_has_as_many_commits_as_asked_for(tmp_path: Path) -> None:
     history = synthetic(COMMITS, tmp_path)
     assert count(history.source, "main") == COMMITS
