@@ -1,6 +1,7 @@
 """Races the plugin against git: the same histories, the same work, in turn, in one run.
 
-    python benchmarks/bench.py [--sizes 1000,10000] [--files N] [--git PATH ...] [--quick] [--json FILE] [--write-docs]
+    python benchmarks/bench.py [--sizes 1000,10000] [--files N] [--git PATH ...] [--quick]
+        [--threads] [--json FILE] [--write-docs]
 
 git's side is `git http-backend` behind nginx and fcgiwrap, or a bridge of ours where those are not installed, with each
 history plain, as it was pushed, and tuned. The plugin's side is gunicorn, PostgreSQL, Redis, S3 and a worker, all from
@@ -25,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.racing.gitserver import git_server
 from benchmarks.racing.histories import existing, synthetic
-from benchmarks.racing.hubserver import hub_server
+from benchmarks.racing.hubserver import PROCESSES, hub_server
 from benchmarks.racing.machine import machine
 from benchmarks.racing.page import write_pages
 from benchmarks.racing.races import race
@@ -43,6 +44,7 @@ def bench(
     effort: Effort,
     *,
     bridge: bool,
+    threads: bool,
     out: Path | None,
     files: int | None = None,
 ) -> dict[str, Any]:
@@ -53,10 +55,12 @@ def bench(
         repositories: git repositories or bundles.
         effort: how much is done.
         bridge: serve git without nginx in any case.
+        threads: the hub's web server is two processes of four threads, as `hub_server` takes it.
         out: a file for what is returned, written after each history; None: nowhere.
         files: how many a synthetic history has; None: as `synthetic` chooses.
     """
     measured: dict[str, Any] = {"machine": machine(), "effort": vars(effort), "histories": []}
+    measured["web"] = "2 processes of 4 threads" if threads else f"{PROCESSES} processes"
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="musehub-bench-", ignore_cleanup_errors=True)))
         git = stack.enter_context(git_server(bridge=bridge))
@@ -67,7 +71,7 @@ def bench(
             place.mkdir()
             history = synthetic(source, place, files=files) if isinstance(source, int) else existing(source, place)
             print(f"{history.name}: loading", file=sys.stderr, flush=True)
-            with hub_server() as hub:
+            with hub_server(threads=threads) as hub:
                 results = race(history, git, hub, place, effort)
             measured["histories"].append(
                 {
@@ -92,6 +96,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="how often both sides take turns")
     parser.add_argument("--quick", action="store_true", help="one short round: does it work at all?")
     parser.add_argument("--bridge", action="store_true", help="serve git without nginx, even where it is installed")
+    parser.add_argument("--threads", action="store_true", help="the hub has 2 processes of 4 threads, not 2 a core")
     parser.add_argument("--json", type=Path, help="a file for every sample")
     parser.add_argument("--write-docs", action="store_true", help="write docs/performance.md and docs/scaling.md")
     parser.add_argument("--from", dest="source", type=Path, help="measure nothing, take a file that --json wrote")
@@ -107,7 +112,13 @@ def main() -> int:
         effort = _QUICK if arguments.quick else Effort(rounds=arguments.rounds)
         try:
             measured = bench(
-                sizes, arguments.git, effort, bridge=arguments.bridge, out=arguments.json, files=arguments.files
+                sizes,
+                arguments.git,
+                effort,
+                bridge=arguments.bridge,
+                threads=arguments.threads,
+                out=arguments.json,
+                files=arguments.files,
             )
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -34,7 +34,8 @@ from musehub_plugin.config import Settings
 from musehub_plugin.testing.services import Service, libpq_url, postgres_service, redis_service, s3_config, s3_service
 
 REPO: Final = "bench/race"
-WORKERS, THREADS = 2, 4
+PROCESSES: Final = 2 * (os.cpu_count() or 1)
+THREADED: Final = ("--workers", "2", "--worker-class", "gthread", "--threads", "4")
 _CHECKOUT: Final = Path(__file__).resolve().parents[2]
 _FLASK: Final = (sys.executable, "-m", "flask", "--app", "benchmarks.racing.host", "musehub")
 _MSGPACK: Final = "application/x-msgpack"
@@ -237,8 +238,12 @@ def hub_pack_size(body: bytes) -> int:
 
 
 @contextmanager
-def hub_server() -> Iterator[HubServer]:
-    """Start a hub with nothing on it, and stop everything at the end."""
+def hub_server(*, threads: bool = False) -> Iterator[HubServer]:
+    """Start a hub with nothing on it, and stop everything at the end.
+
+    Args:
+        threads: answer by two processes of four threads, in place of two processes a core that answer one at a time.
+    """
     with ExitStack() as stack:
         database, redis, storage = (
             stack.enter_context(start()) for start in (postgres_service, redis_service, s3_service)
@@ -271,8 +276,9 @@ def hub_server() -> Iterator[HubServer]:
         web.run(
             # Its control socket goes to the home directory.
             *("env", f"HOME={web.directory}"),
-            *(sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread"),
-            *("--workers", str(WORKERS), "--threads", str(THREADS), "--log-level", "warning", "--timeout", "3600"),
+            *(sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--timeout", "3600"),
+            *(THREADED if threads else ("--workers", str(PROCESSES))),
+            *("--log-level", "warning"),
             *("--pythonpath", str(_CHECKOUT), "benchmarks.racing.host:create_app()"),
             ending=signal.SIGTERM,
         )

@@ -51,7 +51,8 @@ def _machine(measured: Mapping[str, Any]) -> str:
         f"Measured at revision `{about['commit']}` on {about['cores']} cores ({about['processor']}), "
         f"{about['memory'] / 2**30:.0f} GiB, {about['system']}; load average before it began: {about['load']:.1f}"
         f"{f', after each history: {loads}' if loads else ''}. "
-        f"{versions}. git behind {measured['front']}. {measured['effort']['rounds']} rounds."
+        f"{versions}. git behind {measured['front']}, the hub by {measured['web']} of gunicorn. "
+        f"{measured['effort']['rounds']} rounds."
     )
 
 
