@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, select, update
+from sqlalchemy.orm import aliased
 
+from musehub_plugin.store.fetch_packs import use_fetch_pack
 from musehub_plugin.store.fetch_plans import retire_plans
 from musehub_plugin.store.graphs import drop_segments
-from musehub_plugin.store.jobs import DONE, repack_job_id
+from musehub_plugin.store.jobs import DONE, FAILED, INDEX, index_job_id, repack_job_id
 from musehub_plugin.store.manifests import make_whole, resting_on
 from musehub_plugin.store.models import (
     MusehubBranch,
@@ -201,15 +203,12 @@ def forget_repo(db: Database, repo_id: str) -> None:
 
 
 def useless_mpacks(db: Database, older_than: int, limit: int, after: str) -> list[str]:
-    """Return pushed mpacks that no repo refers to and of which no blob is indexed, by id, those after `after`.
+    """Return pushed mpacks that no repo refers to and of which each indexed blob is in another one too, by id.
 
-    Only such as are older than `older_than` seconds. A repo refers to its own until they are indexed.
+    Only such as are older than `older_than` seconds, and come after the id `after`. A repo refers to its own until they
+    are indexed, and until it lets go of something; from then on a repack, or another repo, may have the blobs as well.
     """
-    conditions = [
-        MusehubMPack.created_at < db.now(-older_than),
-        ~exists().where(MusehubMPackRef.mpack_id == MusehubMPack.mpack_id),
-        ~exists().where(MusehubMPackIndex.mpack_id == MusehubMPack.mpack_id),
-    ]
+    conditions = [MusehubMPack.created_at < db.now(-older_than), *_useless(db)]
     if after:
         conditions.append(MusehubMPack.mpack_id > after)
     return list(
@@ -219,20 +218,39 @@ def useless_mpacks(db: Database, older_than: int, limit: int, after: str) -> lis
     )
 
 
-def take_useless_mpack(db: Database, mpack_id: str) -> bool:
-    """Remove the rows of a pushed mpack that is still useless; say whether it was."""
-    taken = db.change(
-        delete(MusehubMPack)
-        .where(
-            MusehubMPack.mpack_id == mpack_id,
-            ~exists().where(MusehubMPackRef.mpack_id == MusehubMPack.mpack_id),
-            ~exists().where(MusehubMPackIndex.mpack_id == MusehubMPack.mpack_id),
-        )
-        .execution_options(**_QUIET)
+def _useless(db: Database) -> list[ColumnElement[bool]]:
+    # What a verification found damaged, or indexing could not read, stands for nothing.
+    failed = select(MusehubJob.subject).where(MusehubJob.kind == INDEX, MusehubJob.state == FAILED)
+    place, other = aliased(MusehubMPackIndex), aliased(MusehubMPackIndex)
+    elsewhere = exists().where(
+        other.entity_id == place.entity_id,
+        other.mpack_id != place.mpack_id,
+        other.mpack_id.not_in(list(db.execute(failed).scalars())),
+        other.mpack_id.in_(select(aliased(MusehubMPack).mpack_id)),
     )
-    if taken:
-        db.change(delete(MusehubJob).where(MusehubJob.subject == mpack_id).execution_options(**_QUIET))
-    return taken == 1
+    return [
+        ~exists().where(MusehubMPackRef.mpack_id == MusehubMPack.mpack_id),
+        ~exists().where(place.mpack_id == MusehubMPack.mpack_id, ~elsewhere),
+    ]
+
+
+def take_useless_mpack(db: Database, mpack_id: str) -> bool:
+    """Remove the rows of a pushed mpack that is still useless; say whether it was.
+
+    The file of one that the index named is kept as a fetch pack's: somebody may be reading it.
+    """
+    size_bytes = db.execute(select(MusehubMPack.size_bytes).where(MusehubMPack.mpack_id == mpack_id)).scalar()
+    taken = db.change(
+        delete(MusehubMPack).where(MusehubMPack.mpack_id == mpack_id, *_useless(db)).execution_options(**_QUIET)
+    )
+    if not taken:
+        return False
+    job_id = index_job_id(mpack_id)
+    db.change(delete(MusehubJob).where(MusehubJob.job_id == job_id).execution_options(**_QUIET))
+    places = delete(MusehubMPackIndex).where(MusehubMPackIndex.mpack_id == mpack_id)
+    if db.change(places.execution_options(**_QUIET)):
+        use_fetch_pack(db, mpack_id, size_bytes or 0)
+    return True
 
 
 def drop_ticket(db: Database, upload_key: str) -> bool:
