@@ -36,6 +36,7 @@ _JSON_SLACK: Final = 1024
 """Structural characters of a JSON body beyond those of its lists."""
 _MAX_JSON_DEPTH: Final = 512
 """Levels of nesting of a JSON body. Python's own limit is another one in each version, and from 3.14 on has none."""
+_TRUNCATED: Final = "The body is shorter than its Content-Length."
 _MAX_INT_DIGITS: Final = 20
 """A uint64 has at most 20 digits; int() of a text takes time quadratic in its length."""
 
@@ -81,7 +82,7 @@ def read_some(stream: IO[bytes], size: int) -> bytes:
     try:
         return stream.read(size)
     except ClientDisconnected:
-        raise BadBody("The body is shorter than its Content-Length.", code="truncated-body") from None
+        raise BadBody(_TRUNCATED, code="truncated-body") from None
 
 
 def read_body(request: Request, limit: int) -> bytes:
@@ -135,6 +136,10 @@ def _chunks(request: Request, limit: int) -> Iterator[bytes]:
         if left <= 0:
             raise too_large(limit)
         yield chunk
+    length = request.content_length
+    if length is not None and limit + 1 - left < length:
+        # Where a server marks the end of input itself, as gunicorn does, werkzeug leaves the length to it.
+        raise BadBody(_TRUNCATED, code="truncated-body")
 
 
 def decode_body(data: bytes, content_type: str | None, schema: Schema) -> dict[str, Any]:

@@ -603,9 +603,13 @@ def test_a_body_that_the_host_read_before_is_measured_as_well() -> None:
         read_body(incoming, 3)
 
 
-def test_s45_a_body_shorter_than_its_length_is_400() -> None:
+@pytest.mark.parametrize("terminated", [True, False])
+def test_s45_a_body_shorter_than_its_length_is_400(terminated: bool) -> None:
+    incoming = request(b"abc", {"Content-Length": "10"})
+    if terminated:
+        incoming.environ["wsgi.input_terminated"] = True
     with pytest.raises(BadBody):
-        read_body(request(b"abc", {"Content-Length": "10"}), 100)
+        read_body(incoming, 100)
 
 
 @pytest.mark.parametrize("length", ["", "-1", "1e3", "\u0661", "abc"])
