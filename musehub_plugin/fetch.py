@@ -165,7 +165,9 @@ def make_for_job(hub: Hub, db: Database, build: Build, alive: Callable[[], None]
     Raises:
         HubError: as `fetch` does.
     """
-    _Asked(hub, db, build.repo_id, build.want, build.have, build.capabilities, alive=alive).made()
+    # Into storage, whatever its size: an answer that travels is with the process that made it, and not always in rows.
+    capabilities = [capability for capability in build.capabilities if capability != INLINE]
+    _Asked(hub, db, build.repo_id, build.want, build.have, capabilities, alive=alive).made()
 
 
 class _Asked:
@@ -514,11 +516,13 @@ def _single_flight(
     if not leased:
         yield ready
         return
+    made = False
     try:
         # Whoever was at it may have ended between the look and the lease.
         yield made_by_another()
+        made = True
     finally:
         if not is_ended():
             with db.apart() as apart:
-                builds.end_build(apart, key, holder)
+                builds.end_build(apart, key, holder, made=made)
                 apart.commit()

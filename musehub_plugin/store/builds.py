@@ -174,7 +174,7 @@ def settle_build(
 
         def work() -> None:
             add_plans(apart, plan_keys, repo_id, [pack])
-            end_build(apart, plan_key, holder)
+            end_build(apart, plan_key, holder, made=True)
 
         apart.transaction(work)
 
@@ -208,13 +208,24 @@ def noted_request(db: Database, plan_key: str) -> tuple[str, bytes] | None:
     return None if row is None else (row.repo_id, bytes(row.request))
 
 
-def end_build(db: Database, plan_key: str, holder: str) -> None:
-    """Let go of a build, if it is still ours."""
-    db.change(
-        delete(MusehubBuild)
-        .where(MusehubBuild.plan_key == plan_key, MusehubBuild.holder == holder)
-        .execution_options(**_QUIET)
-    )
+def end_build(db: Database, plan_key: str, holder: str, *, made: bool) -> None:
+    """Let go of a build, if it is still ours.
+
+    Args:
+        db: the unit of work.
+        plan_key: of the plan.
+        holder: who was at it.
+        made: whether its mpack is there. Else it stays on record what a job is to make, for its next attempt.
+    """
+    ours = MusehubBuild.plan_key == plan_key, MusehubBuild.holder == holder
+    if not made:
+        db.change(
+            update(MusehubBuild)
+            .where(*ours, MusehubBuild.request.is_not(None))
+            .values(holder="", lease_until=db.now())
+            .execution_options(**_QUIET)
+        )
+    db.change(delete(MusehubBuild).where(*ours).execution_options(**_QUIET))
 
 
 def builds_under_way(db: Database) -> int:

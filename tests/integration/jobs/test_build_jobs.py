@@ -11,7 +11,9 @@ from flask import Flask
 from sqlalchemy import select, update
 
 from musehub_plugin.build_job import run_build_job
+from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.gc import collect
+from musehub_plugin.ids import fake_id
 from musehub_plugin.jobs.queue import sweep
 from musehub_plugin.models import MusehubRepo
 from musehub_plugin.repack import run_repack_job
@@ -19,6 +21,7 @@ from musehub_plugin.signals import step
 from musehub_plugin.store.jobs import BUILD, INDEX, REPACK, add_job, repack_job_id
 from musehub_plugin.store.models import MusehubJob
 from musehub_plugin.testing.apps import close_app, hub_of, make_app
+from musehub_plugin.testing.factories import History
 from tests.exchange import Caller
 from tests.integration.jobs.conftest import Work, job_states, push
 
@@ -142,3 +145,36 @@ def test_r08_a_job_that_kills_its_workers_is_given_up(app: Flask, caller: Caller
             db.commit()
         run(hub, db, subject)
         assert db.execute(select(MusehubJob.state).where(MusehubJob.kind == kind)).scalar_one() == "failed"
+
+
+@pytest.mark.parametrize("capabilities", [["inline"], ["inline", "mpacks", "thin"]], ids=["inline", "all"])
+def test_a_small_pack_that_a_job_made_is_answered_to_who_has_commits_of_their_own(
+    caller: Caller, work: Work, capabilities: list[str]
+) -> None:
+    history = History()
+    head = ""
+    for number in range(60):
+        head = history.commit({"a.txt": f"{number}".encode()}, [head] if head else [])
+    assert caller.push(REPO, history.pack(), head).status_code == 200
+    have = [fake_id("not pushed yet")]
+    assert caller.fetch(REPO, [head], have, capabilities).status_code == 503
+    work()
+    assert caller.fetch(REPO, [head], have, capabilities).status_code == 200
+
+
+def fail(_: object, name: str) -> None:
+    if name == "fetch.packed":
+        raise StorageUnavailable("it is away")
+
+
+def test_r08_a_job_that_fails_knows_what_it_is_to_make_when_it_is_tried_again(app: Flask, caller: Caller) -> None:
+    heads = heads_of(caller)
+    assert caller.fetch(REPO, heads).status_code == 503
+    hub = hub_of(app)
+    with app.app_context():
+        db = hub.database()
+        subject = db.execute(select(MusehubJob.subject).where(MusehubJob.kind == BUILD)).scalar_one()
+        with step.connected_to(fail):
+            assert not run_build_job(hub, db, subject)
+        assert run_build_job(hub, db, subject)
+    assert caller.fetch(REPO, heads).status_code == 200
