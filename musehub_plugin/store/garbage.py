@@ -11,7 +11,7 @@ from sqlalchemy.orm import aliased
 from musehub_plugin.store.fetch_packs import use_fetch_pack
 from musehub_plugin.store.fetch_plans import retire_plans
 from musehub_plugin.store.graphs import drop_segments
-from musehub_plugin.store.jobs import DONE, FAILED, INDEX, index_job_id, repack_job_id
+from musehub_plugin.store.jobs import FAILED, INDEX, NOT_DONE, index_job_id, repack_job_id
 from musehub_plugin.store.manifests import make_whole, resting_on
 from musehub_plugin.store.models import (
     MusehubBranch,
@@ -179,7 +179,7 @@ def let_go(db: Database, repo_id: str, let: Let) -> None:
         db.change(
             delete(MusehubMPackIndex).where(MusehubMPackIndex.entity_id.in_(batch), ~held).execution_options(**_QUIET)
         )
-    unfinished = set(db.execute(select(MusehubJob.subject).where(MusehubJob.state != DONE)).scalars())
+    unfinished = set(db.execute(select(MusehubJob.subject).where(MusehubJob.state.in_(NOT_DONE))).scalars())
     held_packs = set(db.execute(select(MusehubMPackRef.mpack_id).where(MusehubMPackRef.repo_id == repo_id)).scalars())
     for batch in batches(held_packs - unfinished):
         db.change(

@@ -28,6 +28,9 @@ RUNNING = "running"
 DONE = "done"
 FAILED = "failed"
 
+NOT_DONE = (PENDING, RUNNING, FAILED)
+"""Asked for by name: of jobs that are done there are as many as packs, and an index finds none by what it is not."""
+
 
 class JobRow(NamedTuple):
     """A job as it is recorded."""
@@ -262,7 +265,7 @@ def unfinished_index_jobs(db: Database, repo_id: str) -> list[JobRow]:
         JobRow(*tuple(row))
         for row in db.execute(
             select(*_COLUMNS)
-            .where(MusehubJob.kind == INDEX, MusehubJob.state != DONE)
+            .where(MusehubJob.kind == INDEX, MusehubJob.state.in_(NOT_DONE))
             .order_by(MusehubJob.created_at, MusehubJob.job_id)
         )
     ]
@@ -289,7 +292,7 @@ def backlog(db: Database) -> Backlog:
     """Return what is not done."""
     rows = db.execute(
         select(MusehubJob.state, func.count().label("jobs"), func.min(MusehubJob.created_at).label("first"))
-        .where(MusehubJob.state != DONE)
+        .where(MusehubJob.state.in_(NOT_DONE))
         .group_by(MusehubJob.state)
     )
     counts: dict[str, int] = {}

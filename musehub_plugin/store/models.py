@@ -459,7 +459,7 @@ class MusehubMPackRef(Base):
     __tablename__ = "musehub_mpack_ref"
 
     repo_id: Mapped[str] = mapped_column(RepoId, primary_key=True)
-    mpack_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    mpack_id: Mapped[str] = mapped_column(Id, primary_key=True, index=True)
     user_id: Mapped[str] = mapped_column(String(255), default="")
     created_at: Mapped[datetime] = mapped_column(Instant, default=_now)
 

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql
 from musehub_plugin.ids import from_digest
 from musehub_plugin.store.bulk import as_array, unnested
 from musehub_plugin.store.contents import IndexEntry, add_index_entries, held_objects
-from musehub_plugin.store.jobs import DONE
+from musehub_plugin.store.jobs import NOT_DONE
 from musehub_plugin.store.models import (
     Id,
     MusehubClonePack,
@@ -232,7 +232,7 @@ def retire_packs(db: Database, repo_id: str, *, keep: Collection[str]) -> dict[s
             ~exists().where(MusehubMPackIndex.mpack_id == MusehubMPackRef.mpack_id),
         )
     )
-    unfinished = set(db.execute(select(MusehubJob.subject).where(MusehubJob.state != DONE)).scalars())
+    unfinished = set(db.execute(select(MusehubJob.subject).where(MusehubJob.state.in_(NOT_DONE))).scalars())
     found = {row.mpack_id: row.size_bytes for row in rows if row.mpack_id not in unfinished.union(keep)}
     for batch in batches(found):
         db.change(
