@@ -21,14 +21,26 @@ def run(connection: Connection) -> None:
         target_metadata=Base.metadata,
         version_table=VERSION_TABLE,
         render_as_batch=connection.dialect.name == "sqlite",
+        transactional_ddl=True,
         include_name=lambda name, type_, _: type_ != "table" or name in Base.metadata.tables,
     )
     with context.begin_transaction():
         if connection.dialect.name == "postgresql":
+            # The host's limits are for requests: a large table takes longer, and so does another deployment's turn.
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            connection.execute(text("SET LOCAL lock_timeout = 0"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
             # A migration that waits behind a long query would make every later query wait behind it.
             connection.execute(text("SET LOCAL lock_timeout = '10s'"))
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+        elif connection.dialect.name == "sqlite" and not _is_in_transaction(connection):
+            # Left to itself the driver begins none for a table's making: an upgrade that was killed could not go on.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
         context.run_migrations()
+
+
+def _is_in_transaction(connection: Connection) -> bool:
+    """Say whether the driver has begun a transaction: a host may have it begin them all."""
+    return bool(getattr(connection.connection.dbapi_connection, "in_transaction", False))
 
 
 run(context.config.attributes["connection"])

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine.interfaces import ReflectedIndex
 from sqlalchemy.orm import Session
 
@@ -162,16 +163,65 @@ def test_deployments_that_upgrade_at_once_take_turns(musehub_postgres_url: str) 
         assert migrate.differences(engine) == []
 
 
-def test_an_upgrade_that_fails_leaves_nothing_half_done(musehub_postgres_url: str) -> None:
+def test_the_host_s_time_limits_do_not_end_a_migration(musehub_postgres_url: str) -> None:
+    limits = {"options": "-c statement_timeout=60s -c lock_timeout=60s"}
     with fresh_database(musehub_postgres_url) as url:
-        engine = create_engine(url)
+        engine = create_engine(url, connect_args=limits)
+        found: dict[str, tuple[str, str]] = {}
+
+        @event.listens_for(engine, "before_cursor_execute")
+        def note(connection: object, cursor: Any, statement: str, *rest: object) -> None:
+            if "pg_advisory_xact_lock" in statement or "CREATE TABLE musehub_branch" in statement:
+                cursor.execute("SELECT current_setting('statement_timeout'), current_setting('lock_timeout')")
+                found["its turn" if "lock" in statement else "its work"] = cursor.fetchone()
+
         try:
-            with engine.begin() as connection:
-                # In the way of one of the last tables that the first revision makes.
-                connection.execute(text("CREATE TABLE musehub_snapshot_ref (id INTEGER PRIMARY KEY)"))
-            with pytest.raises(Exception, match="musehub_snapshot_ref"):
-                migrate.upgrade(engine)
-            assert schema(engine).keys() == {"musehub_snapshot_ref"}
-            assert migrate.current(engine) is None
+            migrate.upgrade(engine)
         finally:
             engine.dispose()
+    assert found == {"its turn": ("0", "0"), "its work": ("0", "10s")}
+
+
+def test_an_upgrade_that_fails_leaves_nothing_half_done(engine: Engine) -> None:
+    with engine.begin() as connection:
+        # In the way of one of the last tables that the first revision makes.
+        connection.execute(text("CREATE TABLE musehub_snapshot_ref (id INTEGER PRIMARY KEY)"))
+    with pytest.raises(Exception, match="musehub_snapshot_ref"):
+        migrate.upgrade(engine)
+    assert schema(engine).keys() == {"musehub_snapshot_ref"}
+    assert migrate.current(engine) is None
+
+
+def test_a_step_back_that_fails_half_way_leaves_all_as_it_was(engine: Engine) -> None:
+    migrate.upgrade(engine)
+    before = schema(engine)
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def fail(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        if "DROP TABLE musehub_graph_segment" in statement:
+            raise RuntimeError("the lights went out")
+
+    with pytest.raises(RuntimeError, match="the lights went out"):
+        migrate.downgrade(engine, "0002")
+    assert schema(engine) == before
+    assert migrate.current(engine) == migrate.head()
+
+
+def test_a_host_that_begins_sqlite_s_transactions_itself_can_migrate(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'host.db'}")
+
+    @event.listens_for(engine, "connect")
+    def leave_transactions(connection: Any, record: object) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    try:
+        migrate.upgrade(engine)
+        migrate.downgrade(engine, "0002")
+        migrate.upgrade(engine)
+        assert migrate.differences(engine) == []
+    finally:
+        engine.dispose()
