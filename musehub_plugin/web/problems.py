@@ -49,9 +49,8 @@ CHALLENGE: Final = 'Bearer realm="musehub"'
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _ENVIRON_KEY: Final = "musehub.request_id"
 _KEPT_HEADERS: Final = ("Allow", "Content-Range", "Retry-After")
-# Neither is an OperationalError: read_only_sql_transaction, which a standby answers until it is promoted, and
-# idle_in_transaction_session_timeout.
-_DATABASE_AWAY: Final = frozenset({"25006", "25P03"})
+# read_only_sql_transaction, which a standby answers until it is promoted, and which is no OperationalError.
+_READ_ONLY: Final = "25006"
 _CODES: Final = {
     int(kind.status): kind.code
     for kind in (Unauthenticated, Forbidden, NotFound, TooLarge, UnsupportedMediaType, Invalid, Unavailable)
@@ -173,7 +172,7 @@ def register(
         return unavailable("storage")
 
     def any_error(error: Exception) -> Response:
-        if isinstance(error, DBAPIError) and (error.connection_invalidated or sqlstate(error.orig) in _DATABASE_AWAY):
+        if isinstance(error, DBAPIError) and (error.connection_invalidated or sqlstate(error.orig) == _READ_ONLY):
             return database_error(error)
         hide_values(error)
         logger.error("Request %s failed.", request_id(), exc_info=error)

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import delete, update
 from werkzeug.test import TestResponse
 
 from musehub_plugin import ids
 from musehub_plugin.mpack import build_wire_mpack, parse_wire_mpack
+from musehub_plugin.store.models import MusehubJob
 from musehub_plugin.testing import History
 from musehub_plugin.testing.apps import BAD_TOKEN, run_jobs
 from tests.environment import HubEnvironment, Observed, assert_same
@@ -64,6 +66,20 @@ def test_presign_says_where_how_and_until_when_to_upload(hub: HubEnvironment) ->
 def test_presign_says_uploaded_where_the_repo_holds_the_mpack(hub: HubEnvironment) -> None:
     history, _ = base_of(hub)
     assert hub.caller("alice").presign(REPO, history.pack()).get_json() == {"uploaded": True}
+
+
+@pytest.mark.parametrize(
+    ("state", "uploaded"),
+    [("pending", True), ("running", True), ("done", True), ("failed", False), ("forgotten", True)],
+)
+def test_presign_asks_again_for_a_mpack_that_could_not_be_indexed_and_for_no_other(
+    hub: HubEnvironment, state: str, *, uploaded: bool
+) -> None:
+    history, _ = base_of(hub)
+    with hub.session() as session:
+        session.execute(delete(MusehubJob) if state == "forgotten" else update(MusehubJob).values(state=state))
+        session.commit()
+    assert hub.caller("alice").presign(REPO, history.pack()).get_json()["uploaded"] is uploaded
 
 
 def test_presign_asks_for_the_upload_where_only_another_repo_holds_the_mpack(hub: HubEnvironment) -> None:
@@ -291,6 +307,18 @@ def test_p03_a_reference_to_what_the_repo_holds_is_accepted(hub: HubEnvironment)
     assert hub.caller().pull(REPO, [again]).commits == history.commits
 
 
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("branch", ["main", "new"])
+def test_p03_a_head_that_is_nowhere_is_422_although_the_repo_holds_the_mpack(
+    hub: HubEnvironment, branch: str, *, force: bool
+) -> None:
+    history, _ = base_of(hub)
+    pack_id = ids.blob_id(history.pack())
+    with Unchanged(hub):
+        answer = hub.caller("alice").unpack(REPO, pack_id, ids.fake_id("nowhere"), branch=branch, force=force)
+    assert (answer.status_code, answer.get_json()["code"]) == (422, "missing-commit")
+
+
 def test_p03_a_head_that_is_nowhere_is_422(hub: HubEnvironment) -> None:
     history, base = base_of(hub)
     history.commit({"a.txt": b"tip"}, [base])
@@ -366,6 +394,7 @@ BAD_BRANCHES = [
     "a\\b",
     "a\x00b",
     "a\nb",
+    "a\x1fb",
     "a\x7fb",
     "/a",
     "a/",

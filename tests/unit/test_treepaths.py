@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musehub_plugin.mpack import SnapshotDelta
-from musehub_plugin.names import unsafe_manifest, unsafe_path
+from musehub_plugin.names import IS_FOLDER, unsafe_manifest, unsafe_path
 from musehub_plugin.treepaths import TreePaths
 
 paths = st.text("ab/-.\x01", min_size=1, max_size=6)
 # From so many paths of 40 bytes on, those of a tree in a file are on more than one page.
 SEVERAL_PAGES = 1_700
+# Of so many changes of a small tree all of its paths are sorted anew.
+MANY = 100
 
 
 def is_unsafe(manifest: set[str]) -> bool:
@@ -49,6 +51,22 @@ def test_a_manifest_is_unsafe_where_one_of_its_paths_is_or_is_a_folder(manifest:
     assert (unsafe_manifest(manifest) is not None) == is_unsafe(manifest)
 
 
+def test_the_path_that_is_a_folder_of_another_is_named_in_whatever_order_they_come() -> None:
+    assert unsafe_manifest(["a/b", "a.c", "a"]) == ("a", IS_FOLDER)
+
+
+def test_a_clash_is_seen_among_many_changes() -> None:
+    many = {f"in/{number}/a" for number in range(MANY)}
+    assert TreePaths().follow(delta(set(), {*many, "in/7"}, full=True, is_wide=False)) == ("in/7", IS_FOLDER)
+
+
+def test_what_many_changes_remove_clashes_with_nothing() -> None:
+    tree = TreePaths()
+    many = {f"a/{number}" for number in range(MANY)}
+    assert tree.follow(delta(set(), many, full=True, is_wide=False)) is None
+    assert tree.follow(delta(many, {"a"}, full=False, is_wide=False)) is None
+
+
 @pytest.mark.parametrize(("there", "added"), [("", "/in it"), ("/in it", "")], ids=["in a file", "of a folder"])
 def test_a_clash_is_seen_wherever_pages_end(there: str, added: str) -> None:
     tree = TreePaths()
@@ -57,6 +75,14 @@ def test_a_clash_is_seen_wherever_pages_end(there: str, added: str) -> None:
     for name in names:
         assert tree.follow(delta(set(), {name + added}, full=False, is_wide=True)) is not None
         assert tree.follow(delta({name + added}, set(), full=False, is_wide=True)) is None
+
+
+def test_a_clash_is_seen_on_every_page_that_changes_come_to() -> None:
+    tree = TreePaths()
+    names = [f"{number:04}{'-' * 36}" for number in range(SEVERAL_PAGES)]
+    assert tree.follow(delta(set(), set(names), full=True, is_wide=True)) is None
+    changed = {f"{names[0]}-", f"{names[-1]}/in it"}
+    assert tree.follow(delta(set(), changed, full=False, is_wide=True)) == (names[-1], IS_FOLDER)
 
 
 @pytest.mark.parametrize("more", range(675, 692))

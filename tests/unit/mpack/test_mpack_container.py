@@ -217,6 +217,37 @@ def test_an_outside_id_that_is_listed_twice_is_refused(assemble: Assemble, hand_
         parse_wire_mpack(assemble(outside))
 
 
+@pytest.mark.parametrize("raw", [bytes(64), bytes(33), b""], ids=["two", "one and a byte", "none"])
+def test_outside_ids_that_are_not_as_many_as_counted_are_refused(
+    assemble: Assemble, hand_frame: HandFrame, raw: bytes
+) -> None:
+    with pytest.raises(MPackError, match="are not 1 ids"):
+        list(MPackReader(io.BytesIO(assemble(hand_frame(3, raw, 1)))).outside_objects())
+
+
+EMPTY_COLUMNS = {
+    "directory": (2, [b"", []]),
+    "snapshots": (4, [[], [], [], [], [], [], [], [], b""]),
+    "commits": (5, [[], b"", b"", [], [], [], [], [], [], [], []]),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY_COLUMNS)
+def test_bytes_that_follow_the_last_column_are_refused(assemble: Assemble, hand_frame: HandFrame, name: str) -> None:
+    kind, columns = EMPTY_COLUMNS[name]
+    raw = msgpack.packb(columns)
+    parse_wire_mpack(assemble(hand_frame(kind, raw, 0)))
+    with pytest.raises(MPackError, match="1 bytes follow"):
+        parse_wire_mpack(assemble(hand_frame(kind, raw + b"\0", 0)))
+
+
+@pytest.mark.parametrize("frame", [-1, 1, 2])
+def test_a_frame_that_holds_no_blobs_has_no_pieces(assemble: Assemble, hand_frame: HandFrame, frame: int) -> None:
+    reader = MPackReader(io.BytesIO(assemble(hand_frame(1, b"hello", 1), hand_frame(2, DIRECTORY, 1))))
+    with pytest.raises(MPackError, match="no blobs"):
+        reader.blob_pieces(frame)
+
+
 @pytest.mark.parametrize(
     "place", [(1, 0, 1), (-1, 0, 1), (0, 6, 1), (0, -1, 1), (0, 0, 6), (0, 4, 2), (0, 0, -1), (0, 0, 1 << 40)]
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import threading
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +59,19 @@ def test_it_reads_as_a_file_in_memory_does(plan: list[tuple[str, int]]) -> None:
             if base + number >= 0:
                 assert file.seek(number, whence) == oracle.seek(number, whence)
         assert file.tell() == oracle.tell()
+
+
+@pytest.mark.parametrize(
+    ("offset", "whence"),
+    [(-1, os.SEEK_SET), (-6, os.SEEK_CUR), (-len(CONTENT) - 1, os.SEEK_END), (0, 3)],
+    ids=["from the start", "from here", "from the end", "from nowhere"],
+)
+def test_a_place_before_the_start_is_refused_and_nothing_moves(offset: int, whence: int) -> None:
+    file = Requests().file()
+    file.seek(5)
+    with pytest.raises(ValueError, match="cannot seek"):
+        file.seek(offset, whence)
+    assert file.tell() == 5
 
 
 def test_a_sequential_reader_makes_few_requests() -> None:
