@@ -8,6 +8,7 @@ permission: no identity is asked for, and a credential that comes along is not l
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import IO, BinaryIO, Final
@@ -26,6 +27,7 @@ from musehub_plugin.web.negotiation import NO_STORE
 
 _CHUNK: Final = 256 * 1024
 _HEX_LENGTH: Final = 64
+_LAST_BYTES: Final = re.compile(r"bytes=-([0-9]{1,20})")
 # All are routed, so that a URL used for something else gets its 403 here, whatever the host does with a 405.
 _METHODS: Final = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE")
 
@@ -89,9 +91,14 @@ def _file_response(file: BinaryIO, grant: Grant, filename: str) -> Response:
     response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     response.headers["X-Content-Type-Options"] = "nosniff"
     environ = dict(request.environ)
-    if not environ.get("HTTP_RANGE", "").strip().lower().startswith("bytes="):
+    asked = environ.get("HTTP_RANGE", "").strip().lower()
+    last = _LAST_BYTES.fullmatch(asked)
+    if not asked.startswith("bytes="):
         # RFC 9110, 14.2: a unit that a server does not know is no reason to refuse.
         environ.pop("HTTP_RANGE", None)
+    elif last is not None and int(last[1]) > size:
+        # RFC 9110, 14.1.2: the last bytes of a file that has fewer are all of it; werkzeug refuses.
+        environ["HTTP_RANGE"] = "bytes=0-"
     response.make_conditional(environ, accept_ranges=True, complete_length=size)
     return response
 

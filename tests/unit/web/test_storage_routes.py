@@ -174,7 +174,15 @@ def test_s65_the_bytes_are_an_attachment_that_only_the_client_keeps(site: Site) 
 
 
 @pytest.mark.parametrize(
-    ("asked", "start", "end"), [("0-0", 0, 1), ("10-99", 10, 100), ("76000-", 76000, 76800), ("-5", 76795, 76800)]
+    ("asked", "start", "end"),
+    [
+        ("0-0", 0, 1),
+        ("10-99", 10, 100),
+        ("76000-", 76000, 76800),
+        ("-5", 76795, 76800),
+        ("-76800", 0, 76800),
+        ("-100000", 0, 76800),
+    ],
 )
 def test_a_range_gives_its_part(site: Site, asked: str, start: int, end: int) -> None:
     response = site.get(site.mpack_url(), Range=f"bytes={asked}")
