@@ -307,7 +307,7 @@ def _redis(key: str, value: Any) -> str:
         port_is_good = False
     if not port_is_good:
         raise ConfigError(f"{key}: expected a host and a port from 1 to 65535")
-    if parts.scheme not in {"redis", "rediss", "unix"}:
+    if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ConfigError(f"{key}: expected redis://, rediss:// or unix://")
     database = parts.path.strip("/")
     if parts.scheme != "unix" and database and not (database.isascii() and database.isdecimal()):
@@ -329,7 +329,7 @@ def _storage(key: str, value: Any) -> Any:
     if parts.scheme != "file":
         # A folder may have an @ in its name; what a file URL has before one is a host, and refused below.
         _refuse_credentials(key, value)
-    if parts.scheme not in {"file", "memory", "s3"}:
+    if not value.startswith(("file:", "memory:", "s3://")):
         raise ConfigError(f"{key}: expected file:///path, memory:// or s3://bucket, got {value!r:.80}")
     if parts.scheme == "file" and (parts.netloc or not parts.path.startswith("/")):
         raise ConfigError(f"{key}: expected three slashes and an absolute path, file:///path, and no host")
