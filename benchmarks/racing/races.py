@@ -35,6 +35,8 @@ _READY_ANSWERS: Final = 50
 _LONG: Final = 50_000
 _LONG_ROUNDS: Final = 2
 _PUSHED: Final = "bench/pushed"
+# Fetches that nobody counts before those that are: servers in use have answered some.
+_WARMING: Final = 60
 # Commits up to the head whose answers a hub keeps, as everybody who follows the branch asks for them.
 _NEWEST: Final = 20
 _VARIANTS: Final = {BY_URL: (), INLINE: ("inline",), THIN: ("inline", "thin")}
@@ -147,6 +149,12 @@ class Race:
         every = steps_of_one(self.history)
         newest, older = every[-_NEWEST:], every[:-_NEWEST] or every
         steps = self._chance.sample(older, len(older))
+        warming = steps[: min(_WARMING, len(steps) // 10)]
+        steps = steps[len(warming) :]
+        for name in _GITS.values():
+            load(self.git.port, [fetch_request(name, step.want, step.have) for step in warming])
+        for who in variants:
+            load(self.hub.port, self._requests(warming, who))
         shares = _shares(steps, self.effort.rounds * (len(variants) + 1))
         for _ in range(self.effort.rounds):
             share = next(shares)[: self.effort.requests]
