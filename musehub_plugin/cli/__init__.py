@@ -202,7 +202,8 @@ def repo_create(name: str, user_id: str, public: bool, default_branch: str, as_j
     reason = bad_branch_name(default_branch)
     if reason is not None:
         raise click.UsageError(f"branch {default_branch!r} {reason}.")
-    database = _hub().database()
+    hub = _hub()
+    database = hub.database()
     if find_repo(database, owner, slug) is not None:
         raise click.ClickException(f"{name} exists.")
     created = MusehubRepo(
@@ -219,6 +220,8 @@ def repo_create(name: str, user_id: str, public: bool, default_branch: str, as_j
         click.echo(json.dumps({**shown, "default_branch": created.default_branch}))
     else:
         click.echo(f"Created {name} ({created.visibility}), repo_id {created.repo_id}.")
+    if hub.hooks.load_repo is not None:
+        click.echo("warning: this host has a repo_loader; what it does not find, nobody does.", err=True)
 
 
 @repo.command("delete")

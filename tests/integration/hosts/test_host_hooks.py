@@ -90,6 +90,12 @@ def test_the_plugin_s_own_repos_are_not_asked_where_a_host_has_its_own(host_of: 
     assert Caller(app, "alice").refs("alice/songs").status_code == 404
 
 
+def test_who_creates_a_repo_that_the_host_does_not_look_for_is_warned(host_of: Callable[..., Flask]) -> None:
+    command = ["musehub", "repo", "create", "alice/songs", "--user-id", "1"]
+    done = host_of().test_cli_runner().invoke(args=command)
+    assert (done.exit_code, "warning: this host has a repo_loader" in done.stderr) == (0, True)
+
+
 def test_a_host_s_default_branch_is_in_the_refs(host_of: Callable[..., Flask]) -> None:
     project = Project("r")
     project.default_branch = "trunk"  # type: ignore[attr-defined]  # hosts may have it
