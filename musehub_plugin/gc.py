@@ -139,6 +139,10 @@ class _Collection:
             for mpack_id in fetch_packs.stale_fetch_packs(self._db, self._grace, _BATCH + len(seen))
             if mpack_id not in seen
         ]:
+            if not self._dry_run:
+                # First, and for good: a removal that does not come to its end may have taken the file, and an answer
+                # that is there to be given would be given for ever.
+                self._db.transaction(partial(fetch_packs.forget_answers, self._db, batch))
             for mpack_id in batch:
                 if self._dry_run:
                     seen.add(mpack_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 from sqlalchemy import BigInteger, Table, delete, exists, func, literal_column, select
@@ -17,7 +18,7 @@ from musehub_plugin.store.models import (
     MusehubUpload,
 )
 from musehub_plugin.store.prepared import Note, value_of
-from musehub_plugin.store.session import Database
+from musehub_plugin.store.session import Database, batches
 
 
 def use_fetch_pack(db: Database, mpack_id: str, size_bytes: int) -> None:
@@ -79,12 +80,22 @@ def stale_fetch_packs(db: Database, unused_for: int, limit: int) -> list[str]:
     )
 
 
+def forget_answers(db: Database, mpack_ids: Iterable[str]) -> None:
+    """Forget the ready answers that name one of these packs."""
+    for batch in batches(mpack_ids):
+        keys = select(MusehubFetchPlan.plan_key).where(MusehubFetchPlan.mpack_id.in_(batch))
+        db.change(
+            delete(MusehubFetchPlan)
+            .where(MusehubFetchPlan.plan_key.in_(keys))
+            .execution_options(synchronize_session=False)
+        )
+
+
 def take_fetch_pack(db: Database, mpack_id: str, unused_for: int) -> bool:
     """Remove the row of a fetch pack that is still stale; until the commit no fetch hands out a URL of it.
 
     The ready answers that name it go too.
     """
-    keys = select(MusehubFetchPlan.plan_key).where(MusehubFetchPlan.mpack_id == mpack_id)
     taken = (
         db.change(
             delete(MusehubFetchPack)
@@ -94,11 +105,7 @@ def take_fetch_pack(db: Database, mpack_id: str, unused_for: int) -> bool:
         == 1
     )
     if taken:
-        db.change(
-            delete(MusehubFetchPlan)
-            .where(MusehubFetchPlan.plan_key.in_(keys))
-            .execution_options(synchronize_session=False)
-        )
+        forget_answers(db, [mpack_id])
     return taken
 
 

@@ -249,6 +249,21 @@ def test_r33_a_collection_that_is_killed_is_finished_by_the_next(lab: Laboratory
     web.muse.assert_complete(web.muse.fetch(REPO, [garbage.kept]), garbage.history, [garbage.kept])
 
 
+def test_r33_no_answer_names_a_file_that_a_killed_collection_has_removed(lab: Laboratory) -> None:
+    web = lab.web()
+    garbage = Dropped(lab, web.muse)
+    made = web.muse.fetch(REPO, [garbage.dropped])
+    lab.age("musehub_fetch_pack", "used_at")
+    victim = lab.web()
+    lab.control.at("gc.removed", "kill")
+    victim.muse.lab("gc")
+    victim.wait_for_death()
+    assert f"mpacks/{made.body['mpack_id'][7:9]}/{made.body['mpack_id'][9:]}" not in lab.stored_keys()
+    lab.control.forget()
+    lab.wait(lambda: not lab.is_history_held(), "the locks of who was killed to go")
+    web.muse.assert_complete(web.muse.fetch(REPO, [garbage.dropped]), garbage.history, [garbage.dropped])
+
+
 def test_r34_a_bucket_older_than_the_database_is_reported_and_heals_with_the_bytes(lab: Laboratory) -> None:
     web = lab.web()
     lab.create_repo(REPO)
