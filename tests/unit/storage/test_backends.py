@@ -125,6 +125,15 @@ class TestThirdPartyStorage(StorageContract):
         return ThirdPartyStorage()
 
 
+class UnreachableStorage(ThirdPartyStorage):
+    def ping(self) -> None:
+        raise ConnectionRefusedError
+
+
+def test_a_ping_may_raise_what_python_does_where_a_server_is_away() -> None:
+    PingsContract().test_a_store_that_is_away_says_so(UnreachableStorage())
+
+
 def test_a_capability_that_is_not_tested_fails_the_contract() -> None:
     with pytest.raises(AssertionError, match="TakesUploads"):
         StorageContract().test_what_the_backend_can_do_is_tested(MemoryStorage())
