@@ -189,14 +189,11 @@ def repo_create(name: str, user_id: str, public: bool, default_branch: str, as_j
 
     Example: flask musehub repo create alice/songs --user-id 1 --public
     """
-    from musehub_plugin.access import is_possible_name
     from musehub_plugin.names import bad_branch_name
     from musehub_plugin.store.models import MusehubRepo
     from musehub_plugin.store.repos import find_repo
 
-    owner, _, slug = name.partition("/")
-    if not (is_possible_name(owner) and is_possible_name(slug)):
-        raise click.UsageError(f"{name!r} is not of the form OWNER/SLUG.")
+    owner, slug = _owner_and_slug(name)
     if not user_id:
         raise click.UsageError("--user-id is empty: nobody would own the repo.")
     reason = bad_branch_name(default_branch)
@@ -226,17 +223,30 @@ def repo_create(name: str, user_id: str, public: bool, default_branch: str, as_j
 
 @repo.command("delete")
 @click.argument("name", metavar="OWNER/SLUG")
-def repo_delete(name: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print what was deleted as one JSON object.")
+def repo_delete(name: str, as_json: bool) -> None:
     """Delete a repo: it is closed at once, and gc removes what it held once MUSEHUB_GC_GRACE has passed."""
     from musehub_plugin.store.repos import delete_repo
 
+    owner, slug = _owner_and_slug(name)
     hub = _hub()
     database = hub.database()
-    owner, _, slug = name.partition("/")
     if not delete_repo(database, owner, slug):
         raise click.ClickException(f"there is no repo {name}.")
     database.commit()
-    click.echo(f"Deleted {name}: flask musehub gc removes what it held, from {hub.settings.gc_grace} seconds on.")
+    if as_json:
+        click.echo(json.dumps({"name": name, "gc_grace": hub.settings.gc_grace}))
+    else:
+        click.echo(f"Deleted {name}: flask musehub gc removes what it held, from {hub.settings.gc_grace} seconds on.")
+
+
+def _owner_and_slug(name: str) -> tuple[str, str]:
+    from musehub_plugin.access import is_possible_name
+
+    owner, _, slug = name.partition("/")
+    if not (is_possible_name(owner) and is_possible_name(slug)):
+        raise click.UsageError(f"{name!r} is not of the form OWNER/SLUG.")
+    return owner, slug
 
 
 @musehub.command("sweep")
@@ -330,8 +340,7 @@ def repack_command(names: tuple[str, ...], every: bool, whole: bool, as_json: bo
 def _repo_id(hub: Hub, name: str) -> str:
     from musehub_plugin.access import text_id
 
-    owner, _, slug = name.partition("/")
-    found = hub.access.find(owner, slug)
+    found = hub.access.find(*_owner_and_slug(name))
     if found is None:
         raise click.ClickException(f"there is no repo {name}.")
     return text_id(found.repo_id)
@@ -380,7 +389,8 @@ def verify_command(name: str | None, repair: bool, after: str, as_json: bool) ->
 
 def _progress(command: str) -> Callable[[str], None]:
     """Return a function that shows on one line of a terminal what is being looked at."""
-    if not sys.stderr.isatty():
+    # A process that is started with stderr closed has none.
+    if sys.stderr is None or not sys.stderr.isatty():
         return lambda _: None
     return lambda what: click.echo(f"\r\x1b[K{command}: {what:.90}\r", nl=False, err=True)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from musehub_plugin.client.errors import ClientError, printable
+from musehub_plugin.client.errors import ClientError
 
 MAX_TOKEN: Final = 16 * 1024
 _MAX_FILE: Final = 1 << 20
@@ -107,20 +107,44 @@ def host_of(url: str) -> str:
     except ValueError:
         host, port = None, None
     if not host or any(char.isspace() for char in host):
-        raise ClientError(f"{printable(url, 100)} is no hub's URL; it looks like https://hub.example")
+        # Not repeated: it may hold a password.
+        raise ClientError("a hub's URL looks like https://hub.example")
     name = f"[{host}]" if ":" in host else host
     return name if port is None else f"{name}:{port}"
 
 
 def credentials_path() -> Path:
-    """Return where the tokens are kept."""
+    """Return where the tokens are kept.
+
+    Raises:
+        ClientError: this user has no home directory.
+    """
+    path = _credentials_path()
+    if path is None:
+        raise ClientError("there is no home directory to keep a token in; set HOME, or use MUSEHUB_TOKEN")
+    return path
+
+
+def _credentials_path() -> Path | None:
     base = os.environ.get("XDG_CONFIG_HOME", "")
-    folder = Path(base) if base.startswith("/") else Path.home() / ".config"
-    return folder / "musehub" / "credentials"
+    if base.startswith("/"):
+        return Path(base, "musehub", "credentials")
+    home = _home()
+    return None if home is None else home / ".config" / "musehub" / "credentials"
+
+
+def _home() -> Path | None:
+    """Return the user's home directory; None for a user whom the system does not know, where HOME is not set."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
 
 
 def _read_file() -> dict[str, str]:
-    path = credentials_path()
+    path = _credentials_path()
+    if path is None:
+        return {}
     text = _read_private(path)
     tokens: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -150,7 +174,10 @@ def _write_file(tokens: dict[str, str]) -> None:
 
 
 def _from_identities(host: str) -> str | None:
-    path = Path.home() / ".muse" / "identity.toml"
+    home = _home()
+    if home is None:
+        return None
+    path = home / ".muse" / "identity.toml"
     text = _read_private(path)
     if not text:
         return None

@@ -29,6 +29,11 @@ def main() -> None:
         # A full disk, missing permissions: the system's own words, and the file that they are about.
         about = f": {error.filename}" if error.filename else ""
         _fail(printable(f"{error.strerror or error}{about}"))
+    except UnicodeEncodeError as error:
+        # A path goes to the system as the locale's bytes.
+        _fail(
+            f"the locale has no bytes for {error.object[error.start : error.end]!a:.40} in a name; set LC_ALL=C.UTF-8"
+        )
 
 
 def run() -> None:

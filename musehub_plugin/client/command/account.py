@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
-from musehub_plugin.client.command.options import common, report
+from musehub_plugin.client.command.options import common, hub_url, report
 from musehub_plugin.client.errors import ClientError
 
 
 @click.command("login")
-@click.argument("url")
+@click.argument("url", type=hub_url)
 @click.option(
     "--token-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -54,7 +54,7 @@ def login_command(url: str, token_file: Path | None, as_json: bool) -> None:
 
 
 @click.command("logout")
-@click.argument("url")
+@click.argument("url", type=hub_url)
 @common
 def logout_command(url: str, as_json: bool) -> None:
     """Forget the token that `musehub login` keeps for the hub at URL.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from musehub_plugin.client.command.options import common, connection, report, token_option
+from musehub_plugin.client.command.options import common, connection, repo_url, report, token_option
 from musehub_plugin.client.command.terminal import Terminal
 from musehub_plugin.client.errors import WorkdirError, printable
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("clone")
-@click.argument("url")
+@click.argument("url", type=repo_url)
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
 @click.option("--branch", "-b", help="Check out this branch instead of the default one.")
 @click.option("--bare", is_flag=True, help="Keep the packs as they come, and no files: for mirrors and CI.")
@@ -142,7 +142,7 @@ def pull_command(remote: str, every_branch: bool, token_file: Path | None, as_js
 @click.argument("branch", required=False)
 @click.option("--all", "push_all", is_flag=True, help="Push every local branch.")
 @click.option("--force", is_flag=True, help="Move the branch even where that drops commits from it on the hub.")
-@click.option("--set", "url", metavar="URL", help="Add REMOTE with this URL first, or change its URL.")
+@click.option("--set", "url", type=repo_url, metavar="URL", help="Add REMOTE with this URL first, or change its URL.")
 @token_option
 @common
 def push_command(
@@ -200,7 +200,7 @@ def push_command(
 
 
 @click.command("ls-remote")
-@click.argument("remote", metavar="REMOTE|URL", default="origin")
+@click.argument("remote", metavar="[REMOTE|URL]", default="origin")
 @token_option
 @common
 def ls_remote_command(remote: str, token_file: Path | None, as_json: bool) -> None:
@@ -215,7 +215,10 @@ def ls_remote_command(remote: str, token_file: Path | None, as_json: bool) -> No
     from musehub_plugin.client.remoteconfig import remote_url
     from musehub_plugin.client.workdir import Workdir
 
-    url = remote if "://" in remote else remote_url(Workdir.discover(Path.cwd()), remote)
+    if "://" in remote:
+        url = repo_url.convert(remote, None, click.get_current_context())
+    else:
+        url = remote_url(Workdir.discover(Path.cwd()), remote)
     with Terminal() as terminal:
         refs = get_refs(connection(url, token_file, terminal.show))
     report(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from musehub_plugin.client.command.options import common, report
+from musehub_plugin.client.command.options import common, repo_url, report
 from musehub_plugin.client.command.terminal import Terminal
 from musehub_plugin.client.errors import WorkdirError
 
@@ -197,7 +197,7 @@ def remote_group() -> None:
 
 @remote_group.command("add")
 @click.argument("name")
-@click.argument("url")
+@click.argument("url", type=repo_url)
 @common
 def remote_add_command(name: str, url: str, as_json: bool) -> None:
     """Add the remote NAME at URL, or change its URL.

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from musehub_plugin.client.errors import ClientError
+
 if TYPE_CHECKING:
     from musehub_plugin.client.progress import Progress
     from musehub_plugin.client.transport import HubTransport
@@ -52,6 +54,45 @@ token_option = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Read the bearer token from this file, and from nowhere else.",
 )
+
+
+class _Url(click.ParamType):
+    """A URL on the command line: one that can be none is wrong usage, and no failure.
+
+    Args:
+        check: raises a `ClientError`, which does not repeat secrets, where a text is no such URL.
+    """
+
+    name = "url"
+
+    def __init__(self, check: Callable[[str], object]) -> None:
+        self._check = check
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text as it is."""
+        try:
+            self._check(value)
+        except ClientError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
+def _check_repo(url: str) -> None:
+    from musehub_plugin.client.remoteconfig import check_url
+
+    check_url(url)
+
+
+def _check_hub(url: str) -> None:
+    from musehub_plugin.client.credentials import host_of
+
+    host_of(url)
+
+
+repo_url = _Url(_check_repo)
+"""The type of an argument that is a repo's URL."""
+hub_url = _Url(_check_hub)
+"""The type of an argument that is the URL of a hub, or of a repo there."""
 
 
 def common(command: _Command) -> _Command:

@@ -26,7 +26,9 @@ class Terminal:
     """
 
     def __init__(self) -> None:
-        self.show: Progress = self._show if sys.stderr.isatty() else silent
+        # A process that is started with stderr closed has none.
+        watched = sys.stderr is not None and sys.stderr.isatty()
+        self.show: Progress = self._show if watched else silent
         self._stage = ""
         self._bar: tqdm[Any] | None = None
         self._next = 0.0

@@ -109,6 +109,18 @@ def test_a_repo_s_bad_name_is_wrong_usage(flask: RunFlask, name: str) -> None:
     assert "OWNER/SLUG" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["repo delete", "repack", "verify"])
+def test_a_bad_name_of_a_repo_that_should_be_there_is_wrong_usage(migrated: RunFlask, command: str) -> None:
+    done = migrated("musehub", *command.split(), "alice")
+    assert (done.returncode, "OWNER/SLUG" in done.stderr) == (2, True)
+
+
+def test_what_was_deleted_comes_as_json(migrated: RunFlask) -> None:
+    migrated("musehub", "repo", "create", "alice/songs", "--user-id", "1")
+    done = migrated("musehub", "repo", "delete", "alice/songs", "--json")
+    assert json.loads(done.stdout)["name"] == "alice/songs"
+
+
 def test_a_repo_of_nobody_is_wrong_usage(migrated: RunFlask) -> None:
     done = migrated("musehub", "repo", "create", "alice/songs", "--user-id", "")
     assert (done.returncode, "--user-id is empty" in done.stderr) == (2, True)

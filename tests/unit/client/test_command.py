@@ -63,6 +63,40 @@ def test_wrong_usage_is_2(tmp_path: Path) -> None:
     assert run("no-such-command", cwd=tmp_path).returncode == 2
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["clone", "nonsense"],
+        ["clone", "http://ada:s3cr3t-token@hub.example/ada/engine"],
+        ["ls-remote", "ftp://hub.example/ada/engine"],
+        ["push", "--set", "http://"],
+        ["remote", "add", "origin", "hub.example"],
+        ["login", "http://ada:s3cr3t-token@"],
+        ["logout", ""],
+    ],
+)
+def test_a_url_that_can_be_none_is_wrong_usage(workdir: Workdir, arguments: list[str]) -> None:
+    done = run(*arguments, cwd=workdir.root)
+    assert (done.returncode, SECRET in done.stderr) == (2, False)
+
+
+def test_a_url_that_is_none_in_the_settings_is_a_failure(workdir: Workdir) -> None:
+    (workdir.muse / "config.toml").write_text('[remotes.origin]\nurl = "nonsense"\n')
+    assert "http(s)://" in error_of(run("fetch", cwd=workdir.root))
+
+
+def test_a_command_works_where_stderr_is_closed(workdir: Workdir) -> None:
+    program = "import sys; sys.stderr = None; from musehub_plugin.client.command import main; main()"
+    assert subprocess.run([sys.executable, "-c", program, "verify"], cwd=workdir.root).returncode == 0
+
+
+def test_a_name_that_the_locale_has_no_bytes_for_is_one_line(history: GitHistory, tmp_path: Path) -> None:
+    history.commit(files={"\u00fc".encode(): b"1"})
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = run("import-git", str(history.path), "--into", "copy", cwd=tmp_path, **environment)
+    assert "set LC_ALL=C.UTF-8" in error_of(done)
+
+
 def test_a_branch_and_all_of_them_is_wrong_usage(workdir: Workdir) -> None:
     assert run("push", "origin", "main", "--all", cwd=workdir.root).returncode == 2
 

@@ -39,6 +39,28 @@ def test_without_any_there_is_no_token() -> None:
     assert token_for(URL) is None
 
 
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user whom the system does not know, as in a container."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_who_has_no_home_has_no_token() -> None:
+    assert token_for(URL) is None
+
+
+@pytest.mark.usefixtures("homeless")
+def test_who_has_no_home_is_told_where_else_a_token_can_be() -> None:
+    with pytest.raises(ClientError, match="MUSEHUB_TOKEN"):
+        store(URL, SECRET)
+
+
 def test_the_file_is_for_its_owner_alone_and_holds_one_token_for_each_hub() -> None:
     store("https://hub.example", SECRET)
     store("http://localhost:5000/ada/engine", "other")
@@ -135,7 +157,7 @@ def test_a_hub_is_its_host_and_port(url: str, host: str) -> None:
 
 @pytest.mark.parametrize("url", ["", "https://", "https://h:port/", "two words"])
 def test_what_names_no_hub_is_refused(url: str) -> None:
-    with pytest.raises(ClientError, match="no hub's URL"):
+    with pytest.raises(ClientError, match="a hub's URL looks like"):
         host_of(url)
 
 

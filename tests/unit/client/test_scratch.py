@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,3 +74,10 @@ def test_rows_come_back_sorted_from_memory_and_from_the_file(rows: list[bytes]) 
         assert len(kept) == len(rows)
         assert list(chain.from_iterable(kept.shares())) == sorted(rows)
         assert list(Path(folder).iterdir()) == []
+
+
+def test_a_disk_that_is_full_is_the_systems_own_error(tmp_path: Path) -> None:
+    with ScratchTable(tmp_path / "table") as table:
+        table._database.execute("PRAGMA max_page_count = 2")
+        with pytest.raises(OSError, match="No space left"):
+            table.place((name(number), "a" * 1_000, 0) for number in range(100))
