@@ -60,6 +60,23 @@ def test_a_clash_is_seen_among_many_changes() -> None:
     assert TreePaths().follow(delta(set(), {*many, "in/7"}, full=True, is_wide=False)) == ("in/7", IS_FOLDER)
 
 
+@pytest.mark.parametrize("is_wide", [False, True])
+def test_an_unsafe_path_is_seen_among_many_changes(*, is_wide: bool) -> None:
+    many = {f"in/{number}" for number in range(MANY)}
+    found = TreePaths().follow(delta(set(), {*many, "in/../x"}, full=True, is_wide=is_wide))
+    assert found is not None
+    assert found[0] == "in/../x"
+
+
+@pytest.mark.parametrize("is_wide", [False, True])
+def test_what_was_there_before_a_manifest_that_is_given_whole_clashes_with_nothing(*, is_wide: bool) -> None:
+    tree = TreePaths()
+    assert tree.follow(delta(set(), {"a"}, full=True, is_wide=True)) is None
+    assert tree.follow(delta(set(), {"b"}, full=True, is_wide=is_wide)) is None
+    assert tree.follow(delta(set(), {"a/in it"}, full=False, is_wide=True)) is None
+    assert tree.follow(delta(set(), {"b/in it"}, full=False, is_wide=True)) == ("b", IS_FOLDER)
+
+
 def test_what_many_changes_remove_clashes_with_nothing() -> None:
     tree = TreePaths()
     many = {f"a/{number}" for number in range(MANY)}
@@ -75,6 +92,15 @@ def test_a_clash_is_seen_wherever_pages_end(there: str, added: str) -> None:
     for name in names:
         assert tree.follow(delta(set(), {name + added}, full=False, is_wide=True)) is not None
         assert tree.follow(delta({name + added}, set(), full=False, is_wide=True)) is None
+
+
+@pytest.mark.parametrize("more", range(710, 728))
+def test_a_clash_is_seen_of_what_a_page_that_became_two_begins_with(more: int) -> None:
+    tree = TreePaths()
+    before = {f"b{number:04}{'-' * 36}" for number in range(700)}
+    assert tree.follow(delta(set(), {*before, f"{'a' * 40}/in it"}, full=True, is_wide=True)) is None
+    after = {f"{number:04}{'-' * 36}" for number in range(more)}
+    assert tree.follow(delta(set(), {"a" * 40, *after}, full=False, is_wide=True)) == ("a" * 40, IS_FOLDER)
 
 
 def test_a_clash_is_seen_on_every_page_that_changes_come_to() -> None:

@@ -19,7 +19,7 @@ CONTENT = random.Random(1).randbytes(3_000_000)
 # What a reader may do: read so many bytes, or go to a place counted from start, here or end.
 steps = st.lists(
     st.tuples(st.just("read"), st.integers(-1, 1_000_000))
-    | st.tuples(st.just("read1"), st.integers(0, 1_000_000))
+    | st.tuples(st.just("read1"), st.integers(-1, 1_000_000))
     | st.tuples(st.sampled_from(["seek0", "seek1", "seek2"]), st.integers(-3_500_000, 3_500_000)),
     max_size=12,
 )
@@ -72,6 +72,21 @@ def test_a_place_before_the_start_is_refused_and_nothing_moves(offset: int, when
     with pytest.raises(ValueError, match="cannot seek"):
         file.seek(offset, whence)
     assert file.tell() == 5
+
+
+def test_the_last_byte_is_read_where_no_size_is_said() -> None:
+    file = Requests().file()
+    file.seek(-1, os.SEEK_END)
+    assert file.read1() == CONTENT[-1:]
+
+
+def test_a_closed_file_is_not_read() -> None:
+    requests = Requests()
+    file = requests.file()
+    file.close()
+    with pytest.raises(ValueError, match="closed"):
+        file.read(1)
+    assert requests.asked == []
 
 
 def test_a_sequential_reader_makes_few_requests() -> None:
