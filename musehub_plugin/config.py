@@ -319,6 +319,8 @@ def _redis(key: str, value: Any) -> str:
 def _storage(key: str, value: Any) -> Any:
     if isinstance(value, Path):
         return value.absolute().as_uri()
+    if isinstance(value, type):
+        raise ConfigError(f"{key}: expected an object, got the class {value.__name__}: call it")
     if not isinstance(value, str):
         missing = [name for name in _STORAGE_METHODS if not callable(getattr(value, name, None))]
         missing += [] if hasattr(value, "supports_presign") else ["supports_presign"]

@@ -198,6 +198,11 @@ def test_a_storage_object_that_does_not_say_whether_it_makes_urls_is_refused() -
         make_settings({"MUSEHUB_STORAGE": mute}, default_storage="memory://")
 
 
+def test_a_storage_class_in_place_of_an_object_is_refused() -> None:
+    with pytest.raises(ConfigError, match="MUSEHUB_STORAGE: expected an object, got the class MemoryStorage"):
+        make_settings({"MUSEHUB_STORAGE": MemoryStorage}, default_storage="memory://")
+
+
 def test_what_a_storage_object_lacks_is_named() -> None:
     class Half:
         def put(self, oid: str, data: bytes) -> str:
