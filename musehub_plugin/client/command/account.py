@@ -13,7 +13,7 @@ from musehub_plugin.client.errors import ClientError
 
 
 @click.command("login")
-@click.argument("url", type=hub_url)
+@click.argument("url", callback=hub_url)
 @click.option(
     "--token-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -54,7 +54,7 @@ def login_command(url: str, token_file: Path | None, as_json: bool) -> None:
 
 
 @click.command("logout")
-@click.argument("url", type=hub_url)
+@click.argument("url", callback=hub_url)
 @common
 def logout_command(url: str, as_json: bool) -> None:
     """Forget the token that `musehub login` keeps for the hub at URL.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("clone")
-@click.argument("url", type=repo_url)
+@click.argument("url", callback=repo_url)
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
 @click.option("--branch", "-b", help="Check out this branch instead of the default one.")
 @click.option("--bare", is_flag=True, help="Keep the packs as they come, and no files: for mirrors and CI.")
@@ -142,7 +142,9 @@ def pull_command(remote: str, every_branch: bool, token_file: Path | None, as_js
 @click.argument("branch", required=False)
 @click.option("--all", "push_all", is_flag=True, help="Push every local branch.")
 @click.option("--force", is_flag=True, help="Move the branch even where that drops commits from it on the hub.")
-@click.option("--set", "url", type=repo_url, metavar="URL", help="Add REMOTE with this URL first, or change its URL.")
+@click.option(
+    "--set", "url", callback=repo_url, metavar="URL", help="Add REMOTE with this URL first, or change its URL."
+)
 @token_option
 @common
 def push_command(
@@ -216,7 +218,8 @@ def ls_remote_command(remote: str, token_file: Path | None, as_json: bool) -> No
     from musehub_plugin.client.workdir import Workdir
 
     if "://" in remote:
-        url = repo_url.convert(remote, None, click.get_current_context())
+        repo_url(click.get_current_context(), None, remote)
+        url = remote
     else:
         url = remote_url(Workdir.discover(Path.cwd()), remote)
     with Terminal() as terminal:

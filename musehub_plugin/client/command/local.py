@@ -197,7 +197,7 @@ def remote_group() -> None:
 
 @remote_group.command("add")
 @click.argument("name")
-@click.argument("url", type=repo_url)
+@click.argument("url", callback=repo_url)
 @common
 def remote_add_command(name: str, url: str, as_json: bool) -> None:
     """Add the remote NAME at URL, or change its URL.

@@ -56,43 +56,25 @@ token_option = click.option(
 )
 
 
-class _Url(click.ParamType):
-    """A URL on the command line: one that can be none is wrong usage, and no failure.
-
-    Args:
-        check: raises a `ClientError`, which does not repeat secrets, where a text is no such URL.
-    """
-
-    name = "url"
-
-    def __init__(self, check: Callable[[str], object]) -> None:
-        self._check = check
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the text as it is."""
-        try:
-            self._check(value)
-        except ClientError as error:
-            self.fail(str(error), param, ctx)
-        return value
-
-
-def _check_repo(url: str) -> None:
+def repo_url(context: click.Context, parameter: click.Parameter | None, value: str | None) -> str | None:
+    """Return a repo's URL from the command line; one that can be none is wrong usage, and no failure."""
     from musehub_plugin.client.remoteconfig import check_url
 
-    check_url(url)
+    try:
+        return None if value is None else check_url(value)
+    except ClientError as error:
+        raise click.BadParameter(str(error), context, parameter) from None
 
 
-def _check_hub(url: str) -> None:
+def hub_url(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Return the URL of a hub, or of a repo there, from the command line, as `repo_url` does."""
     from musehub_plugin.client.credentials import host_of
 
-    host_of(url)
-
-
-repo_url = _Url(_check_repo)
-"""The type of an argument that is a repo's URL."""
-hub_url = _Url(_check_hub)
-"""The type of an argument that is the URL of a hub, or of a repo there."""
+    try:
+        host_of(value)
+    except ClientError as error:
+        raise click.BadParameter(str(error), context, parameter) from None
+    return value
 
 
 def common(command: _Command) -> _Command:
