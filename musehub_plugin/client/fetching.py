@@ -28,6 +28,7 @@ class Fetched:
     Attributes:
         updated: branches of the remote that are new or moved: `{branch: (before, now)}`, before None for new ones.
         pruned: branches that the remote no longer has, whose notes were dropped.
+        gone: branches that it no longer has, whose notes stay.
         unusable: branches of the remote that this working copy cannot note, by name.
         new_commits: commits that the working copy did not have.
         new_snapshots: snapshots that it did not have.
@@ -37,6 +38,7 @@ class Fetched:
 
     updated: dict[str, tuple[str | None, str]] = field(default_factory=dict)
     pruned: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
     new_commits: int = 0
     new_snapshots: int = 0
@@ -74,11 +76,13 @@ def fetch(
             refs = get_refs(hub)
             receive(workdir, hub, refs, result, repair=repair)
         note_heads(workdir, refs, remote, result)
+        gone = sorted(workdir.remote_heads(remote).keys() - refs.branch_heads.keys())
         if prune:
-            for branch in workdir.remote_heads(remote).keys() - refs.branch_heads.keys():
+            for branch in gone:
                 workdir.forget_remote_head(remote, branch)
-                result.pruned.append(branch)
-            result.pruned.sort()
+            result.pruned = gone
+        else:
+            result.gone = gone
     return result
 
 

@@ -33,7 +33,9 @@ class Pulled:
     files: CheckedOut = field(default_factory=CheckedOut)
 
 
-def pull(workdir: Workdir, hub: HubTransport, *, remote: str = "origin", every_branch: bool = False) -> Pulled:
+def pull(
+    workdir: Workdir, hub: HubTransport, *, remote: str = "origin", every_branch: bool = False, force: bool = False
+) -> Pulled:
     """Fetch, and move the local branch forward to the remote's; the files of the working tree follow.
 
     Args:
@@ -41,6 +43,7 @@ def pull(workdir: Workdir, hub: HubTransport, *, remote: str = "origin", every_b
         hub: the remote.
         remote: the remote's name here.
         every_branch: move every branch forward that can be, and make those that are new.
+        force: move a branch even where that drops commits from it here; the commits stay in `.muse`.
 
     Raises:
         DivergedError: HEAD's branch can only be merged.
@@ -51,7 +54,8 @@ def pull(workdir: Workdir, hub: HubTransport, *, remote: str = "origin", every_b
     """
     result = Pulled(fetch(workdir, hub, remote=remote))
     with workdir.lock():
-        there = workdir.remote_heads(remote)
+        gone = set(result.fetched.gone)
+        there = {branch: head for branch, head in workdir.remote_heads(remote).items() if branch not in gone}
         current = workdir.head_branch()
         if current is None and not every_branch:
             raise WorkdirError("HEAD is on no branch; `musehub fetch` brings what is new without moving anything")
@@ -61,27 +65,32 @@ def pull(workdir: Workdir, hub: HubTransport, *, remote: str = "origin", every_b
         history = History(workdir)
         for branch in sorted(there) if every_branch else [current]:
             if branch is not None and branch in there:
-                _move(workdir, hub, history, result, branch, there[branch], is_current=branch == current)
+                is_current = branch == current
+                head = there[branch]
+                if _may_move(workdir, history, result, branch, head, is_current=is_current, force=force):
+                    _move(workdir, hub, result, branch, head, is_current=is_current)
     return result
 
 
-def _move(
-    workdir: Workdir, hub: HubTransport, history: History, result: Pulled, branch: str, head: str, *, is_current: bool
-) -> None:
+def _may_move(
+    workdir: Workdir, history: History, result: Pulled, branch: str, head: str, *, is_current: bool, force: bool
+) -> bool:
     before = workdir.branch_head(branch)
     if before == head:
-        return
-    if before is not None and history.is_ancestor(head, before):
-        result.ahead.append(branch)
-        return
-    if before is not None and not history.is_ancestor(before, head):
-        if is_current:
-            raise DivergedError(
-                f"your {branch} and the remote's have gone apart; merge them, or push to another branch: what is new "
-                "there has been fetched"
-            )
-        result.ahead.append(branch)
-        return
+        return False
+    if before is None or force or history.is_ancestor(before, head):
+        return True
+    if is_current and not history.is_ancestor(head, before):
+        raise DivergedError(
+            f"your {branch} and the remote's have gone apart; merge them, or drop your commits from it with `musehub "
+            "pull --force`: what is new there has been fetched"
+        )
+    result.ahead.append(branch)
+    return False
+
+
+def _move(workdir: Workdir, hub: HubTransport, result: Pulled, branch: str, head: str, *, is_current: bool) -> None:
+    before = workdir.branch_head(branch)
     if is_current and not workdir.bare:
         blocked = in_the_way(workdir, head, previous=before)
         if blocked:

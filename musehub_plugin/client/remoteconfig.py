@@ -46,7 +46,7 @@ def remote_url(workdir: Workdir, name: str) -> str:
 
 
 def set_remote(workdir: Workdir, name: str, url: str, branch: str | None = None) -> None:
-    """Add a remote, or give one another URL.
+    """Add a remote, or give one another URL; the caller holds the working copy's lock, where others may do so too.
 
     Args:
         workdir: the working copy.

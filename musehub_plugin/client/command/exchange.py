@@ -98,17 +98,20 @@ def fetch_command(remote: str, prune: bool, repair: bool, token_file: Path | Non
 @click.command("pull")
 @click.argument("remote", default="origin")
 @click.option("--all", "every_branch", is_flag=True, help="Move every branch forward, and make those that are new.")
+@click.option("--force", is_flag=True, help="Move a branch even where that drops commits from it here.")
 @token_option
 @common
-def pull_command(remote: str, every_branch: bool, token_file: Path | None, as_json: bool) -> None:
+def pull_command(remote: str, every_branch: bool, force: bool, token_file: Path | None, as_json: bool) -> None:
     """Fetch from REMOTE (default: origin), and move the current branch and its files forward.
 
     Branches that have gone apart are not merged, and files with changes that are not saved are not touched: it says
-    so, and leaves everything as it is.
+    so, and leaves everything as it is. With --force a branch follows the remote's wherever that went; files that are
+    not saved stop it all the same.
 
     \b
-    Example:
+    Examples:
         musehub pull
+        musehub pull --all --force
     """
     from musehub_plugin.client.remoteconfig import remote_url
     from musehub_plugin.client.workdir import Workdir
@@ -118,7 +121,7 @@ def pull_command(remote: str, every_branch: bool, token_file: Path | None, as_js
         hub = connection(remote_url(workdir, remote), token_file, terminal.show)
         from musehub_plugin.client.pulling import pull
 
-        pulled = pull(workdir, hub, remote=remote, every_branch=every_branch)
+        pulled = pull(workdir, hub, remote=remote, every_branch=every_branch, force=force)
     files = pulled.files
     lines = [f"{branch}: {_moved(before, now)}" for branch, (before, now) in pulled.moved.items()]
     lines += [f"{branch}: has commits that {remote} lacks, not moved" for branch in pulled.ahead]
@@ -173,7 +176,8 @@ def push_command(
         raise click.UsageError("name a branch, or push --all of them, not both")
     workdir = Workdir.discover(Path.cwd())
     if url is not None:
-        set_remote(workdir, remote, url)
+        with workdir.lock():
+            set_remote(workdir, remote, url)
     branches = [branch] if branch is not None else None
     if push_all:
         head = workdir.head_branch()

@@ -210,7 +210,8 @@ def remote_add_command(name: str, url: str, as_json: bool) -> None:
     from musehub_plugin.client.workdir import Workdir
 
     workdir = Workdir.discover(Path.cwd())
-    set_remote(workdir, name, url)
+    with workdir.lock():
+        set_remote(workdir, name, url)
     known = remotes(workdir)
     report(as_json, {"name": name, "url": known[name]}, f"{name}: {known[name]}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from musehub_plugin import ids
 from musehub_plugin.client import (
@@ -26,6 +27,8 @@ from musehub_plugin.client import (
 from musehub_plugin.client.manifest import ManifestRows
 from musehub_plugin.client.pulling import DivergedError
 from musehub_plugin.client.record import record_from_wire
+from musehub_plugin.models import MusehubBranch
+from musehub_plugin.testing.apps import hub_of
 from tests.integration.client.conftest import LiveHub
 from tests.unit.client.git_histories import EXECUTABLE, SYMLINK, GitHistory
 
@@ -373,3 +376,55 @@ def test_a_pull_of_all_makes_new_branches(live_hub: LiveHub, local: Workdir, beh
     push(local, engine(live_hub), branches=["side"])
     assert sorted(pull(behind, engine(live_hub), every_branch=True).moved) == ["main", "side"]
     assert behind.branches() == local.branches()
+
+
+def without_main(live_hub: LiveHub) -> None:
+    """Have the hub's repo lose its branch `main`."""
+    with live_hub.app.app_context():
+        session = hub_of(live_hub.app).sqlalchemy.session
+        session.execute(delete(MusehubBranch).where(MusehubBranch.name == "main"))
+        session.commit()
+
+
+def test_a_pull_of_a_branch_that_the_remote_has_no_longer_says_so(live_hub: LiveHub, behind: Workdir) -> None:
+    without_main(live_hub)
+    with pytest.raises(WorkdirError, match="origin has no branch 'main'"):
+        pull(behind, engine(live_hub))
+
+
+def test_a_pull_of_all_does_not_make_a_branch_that_the_remote_has_no_longer(live_hub: LiveHub, behind: Workdir) -> None:
+    without_main(live_hub)
+    (behind.muse / "refs/heads/main").unlink()
+    assert pull(behind, engine(live_hub), every_branch=True).moved == {}
+
+
+def test_a_forced_pull_follows_a_branch_that_was_rewritten(live_hub: LiveHub, local: Workdir, behind: Workdir) -> None:
+    add_commit(behind, {"a": b"mine"})
+    (behind.root / "a").write_bytes(b"mine")
+    pulled = pull(behind, engine(live_hub), force=True)
+    assert behind.branches() == local.branches()
+    assert (pulled.files.kept, (behind.root / "a").read_bytes()) == ([], b"2")
+
+
+def test_a_forced_pull_does_not_go_over_what_is_not_saved(live_hub: LiveHub, behind: Workdir) -> None:
+    mine = add_commit(behind, {"a": b"mine"})
+    (behind.root / "a").write_bytes(b"not saved")
+    with pytest.raises(WorkdirError, match="not saved"):
+        pull(behind, engine(live_hub), force=True)
+    assert (behind.branch_head("main"), (behind.root / "a").read_bytes()) == (mine, b"not saved")
+
+
+def test_a_forced_pull_of_all_makes_a_mirror_what_the_remote_is(
+    live_hub: LiveHub, local: Workdir, tmp_path: Path
+) -> None:
+    hub = live_hub.transport(live_hub.add_repo("engine"))
+    first = local.branch_head("main")
+    for branch in ("main", "side"):
+        add_commit(local, {branch: b"1"}, parents=[str(first)], branch=branch)
+    push(local, hub, branches=["main", "side"])
+    mirror = clone(hub, tmp_path / "mirror", bare=True).workdir
+    for branch in ("main", "side"):
+        add_commit(local, {branch: b"2"}, parents=[str(first)], branch=branch)
+    push(local, hub, branches=["main", "side"], force=True)
+    pull(mirror, hub, every_branch=True, force=True)
+    assert mirror.branches() == local.branches()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from musehub_plugin import ids
-from musehub_plugin.client import Workdir
+from musehub_plugin.client import Workdir, remotes
 from musehub_plugin.mpack import build_wire_mpack
 from tests.unit.client.git_histories import GitHistory
 from tests.unit.client.scripted_server import Answer, packed, scripted_server
@@ -229,6 +229,13 @@ def test_init_and_remote_add_make_a_copy_that_can_push(tmp_path: Path) -> None:
     listed = run("remote", "list", cwd=tmp_path / "copy")
     assert listed.stdout == "origin: https://hub.example/ada/engine\n"
     assert "no branch 'trunk' to push" in error_of(run("push", cwd=tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("arguments", [["remote", "add", "origin"], ["push", "--set"]])
+def test_a_remote_is_not_added_beside_another_command(workdir: Workdir, arguments: list[str]) -> None:
+    with workdir.lock():
+        assert "wait for it to end" in error_of(run(*arguments, "https://hub.example/ada/engine", cwd=workdir.root))
+    assert remotes(workdir) == {}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
