@@ -195,7 +195,7 @@ class _Collection:
             if not self._dry_run:
                 garbage.mark_unreachable(self._db, repo_id, unreachable)
                 self._db.commit()
-            old = garbage.long_unreachable(self._db, repo_id, self._grace) & unreachable
+            old = garbage.long_unreachable(self._db, repo_id, self._grace)
             # What a younger unreachable commit stands on stays with it, or fetching that one would find a hole.
             kept = reachable | graph.reachable(nodes, parents, unreachable - old)
             commit_ids = nodes.keys() - kept

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from sqlalchemy import update
+
 from musehub_plugin.gc import Collected, collect
+from musehub_plugin.store.models import MusehubJob
 from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History
 from tests.environment import HubEnvironment
@@ -39,6 +42,14 @@ def test_a_repo_whose_packs_wait_is_left_for_the_next_collection(hub: HubEnviron
     overwritten(hub)
     plan, done = collected(hub, dry_run=True), collected(hub)
     assert [(each.commits, each.busy_repos) for each in (plan, done)] == [(0, 1), (0, 1)]
+
+
+def test_a_repo_one_of_whose_packs_could_not_be_indexed_is_collected(hub: HubEnvironment) -> None:
+    overwritten(hub)
+    with hub.session() as session:
+        session.execute(update(MusehubJob).values(state="failed"))
+        session.commit()
+    assert collected(hub).commits == 1
 
 
 def test_a_repo_whose_packs_are_indexed_is_collected(hub: HubEnvironment) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
+from werkzeug.test import TestResponse
 
+from musehub_plugin import ids
 from musehub_plugin.gc import Collected, collect
 from musehub_plugin.models import MusehubBranch, MusehubCommitRef, MusehubRepo, MusehubSnapshot
+from musehub_plugin.scrub import scrub
+from musehub_plugin.signals import step
 from musehub_plugin.store import manifests
 from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History
 from tests.environment import HubEnvironment
+from tests.exchange import Caller
 
 REPO = "alice/songs"
 
@@ -87,6 +93,88 @@ def test_a_snapshot_of_a_lost_commit_is_kept_for_a_kept_one(hub: HubEnvironment)
     collected(hub)
     assert hub.row_counts()["musehub_commit"] == 1
     assert hub.caller().pull(REPO, [head]).snapshots == history.snapshots
+
+
+def lost(hub: HubEnvironment) -> tuple[Caller, History, str, str]:
+    """Push a commit, and force the branch away from another one on it that a collection has seen; all is indexed.
+
+    Returns:
+        Who pushed, the history, the commit that is kept and the one that is lost.
+    """
+    hub.create_repo(REPO)
+    history = History()
+    kept = history.commit({"a.txt": b"1"})
+    gone = history.commit({"a.txt": b"2"}, [kept])
+    caller = hub.caller("alice")
+    assert caller.push(REPO, history.pack(want=[kept]), kept).status_code == 200
+    assert caller.push(REPO, history.pack(want=[gone], have=[kept]), gone).status_code == 200
+    assert caller.push(REPO, history.pack(want=[kept]), kept, force=True).status_code == 200
+    hub.run_jobs()
+    return caller, history, kept, gone
+
+
+def collected_while(hub: HubEnvironment, something: Callable[[], None]) -> None:
+    """Collect, while something happens between finding garbage and removing it, once."""
+    happened = False
+
+    def happen(_: object, name: str) -> None:
+        nonlocal happened
+        if name == "gc.planned" and not happened:
+            happened = True
+            with hub.make_app().app_context():
+                something()
+
+    with step.connected_to(happen):
+        collected(hub)
+    assert happened
+
+
+def test_a_commit_that_is_brought_back_while_it_is_collected_stays(hub: HubEnvironment) -> None:
+    caller, history, kept, gone = lost(hub)
+    pack = history.pack(want=[gone], have=[kept])
+    collected_while(hub, lambda: assert_pushed(caller.push(REPO, pack, gone)))
+    assert hub.caller().pull(REPO, [gone]).commits == history.commits
+
+
+def test_what_a_commit_needs_that_came_and_went_meanwhile_stays(hub: HubEnvironment) -> None:
+    caller, history, kept, gone = lost(hub)
+    # Without the bytes: the repo holds them.
+    late = history.commit({"again.txt": b"2"}, [kept])
+    pack = history.pack(want=[late], have=[gone])
+
+    def come_and_go() -> None:
+        assert_pushed(caller.push(REPO, pack, late))
+        assert_pushed(caller.unpack(REPO, ids.blob_id(history.pack(want=[kept])), kept, force=True))
+
+    collected_while(hub, come_and_go)
+    with hub.app.app_context():
+        scrubbed = scrub(hub_of(hub.app), hub_of(hub.app).database())
+    assert scrubbed.problems == []
+
+
+def assert_pushed(answer: TestResponse) -> None:
+    assert answer.status_code == 200, answer.get_data(as_text=True)
+
+
+def test_a_commit_that_is_reached_is_not_noted(hub: HubEnvironment) -> None:
+    pushed(hub, 1)
+    with hub.app.app_context():
+        database = hub_of(hub.app).database()
+        collect(hub_of(hub.app), database)
+        noted = select(MusehubCommitRef.commit_id).where(MusehubCommitRef.unreachable_since.is_not(None))
+        assert len(database.execute(noted).all()) == 1
+
+
+def test_another_repo_is_still_said_to_hold_a_pack_of_which_one_lets_go(hub: HubEnvironment) -> None:
+    caller, history, kept, _ = lost(hub)
+    hub.create_repo("bob/tunes")
+    pack = history.pack(want=[kept])
+    assert_pushed(hub.caller("bob").push("bob/tunes", pack, kept))
+    collected(hub)
+    assert [
+        each.presign(repo, pack).get_json()["uploaded"]
+        for each, repo in ((caller, REPO), (hub.caller("bob"), "bob/tunes"))
+    ] == [False, True]
 
 
 def test_what_a_lost_commit_stands_on_stays_as_long_as_that_commit(hub: HubEnvironment) -> None:
