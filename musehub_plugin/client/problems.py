@@ -15,6 +15,7 @@ _TITLES: Final = {
     401: "the hub does not accept these credentials; set MUSEHUB_TOKEN or use --token-file",
     403: "you may not do this here",
     404: "there is no such repo, or you may not read it",
+    407: "the proxy that the environment names asks for credentials",
     413: "the hub refuses a request of this size",
     429: "the hub asks to come back later",
     503: "the hub is not ready; come back later",

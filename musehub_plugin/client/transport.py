@@ -150,7 +150,7 @@ class HubTransport:
         download = Download(target, mpack_id=mpack_id, size=size, progress=self.progress)
         if not download.complete:
             where = urljoin(f"{self.url}/{resource}", url)
-            self._retried(lambda: self._receive(where, download), came_on=lambda: download.done)
+            self._retried(lambda: self._receive(where, download), came_on=lambda: download.done, storage=where)
 
     def upload(self, resource: str, url: str, source: Path, *, method: str, headers: Mapping[str, str]) -> None:
         """Send a file to object storage.
@@ -166,7 +166,8 @@ class HubTransport:
             HubRefused: storage answered with an error; code `storage-...`.
             HubUnreachable: it did not answer.
         """
-        self._retried(lambda: self._send(urljoin(f"{self.url}/{resource}", url), source, method, headers))
+        where = urljoin(f"{self.url}/{resource}", url)
+        self._retried(lambda: self._send(where, source, method, headers), storage=where)
 
     def _ask(self, method: str, resource: str, body: bytes | None, timeout: float | None) -> dict[str, Any]:
         headers = {"Accept": _ACCEPT, **self._common_headers(), **self._authorization}
@@ -237,7 +238,9 @@ class HubTransport:
         )
         return response
 
-    def _retried(self, attempt: Callable[[], _Answer], came_on: Callable[[], int] = lambda: 0) -> _Answer:
+    def _retried(
+        self, attempt: Callable[[], _Answer], came_on: Callable[[], int] = lambda: 0, storage: str | None = None
+    ) -> _Answer:
         waited = 0.0
         failures = 0
         best = came_on()
@@ -265,28 +268,20 @@ class HubTransport:
                 # A certificate that is wrong stays wrong.
                 hopeless = isinstance(error, _HOPELESS)
                 if hopeless or failures + 1 >= _BLIND_TRIES or waited + pause > self._wait_budget:
-                    raise HubUnreachable(self._unreachable(error)) from None
-                _LOG.debug("broke off (%s); trying again in %.1f s", self._unreachable(error), pause)
+                    raise HubUnreachable(self._unreachable(error, storage)) from None
+                _LOG.debug("broke off (%s); trying again in %.1f s", self._unreachable(error, storage), pause)
             self.progress("waiting", 0, None)
             self._sleep(pause)
             waited += pause
             failures += 1
         raise HubUnreachable(f"{self.url} turned this request away {_MAX_TRIES} times; come back later")
 
-    def _unreachable(self, error: Exception) -> str:
+    def _unreachable(self, error: Exception, storage: str | None) -> str:
         if isinstance(error, BrokenOffError):
             return str(error)
-        # The exceptions' own texts hold the request's URL, and a presigned one is a secret.
-        reasons: dict[type[Exception], str] = {
-            urllib3.exceptions.ProxyError: "the proxy that the environment names does not let it through",
-            urllib3.exceptions.NameResolutionError: "its name has no address",
-            urllib3.exceptions.NewConnectionError: "no connection",
-            urllib3.exceptions.TimeoutError: "no answer in time",
-            urllib3.exceptions.SSLError: "its certificate is not trusted, or TLS failed",
-            urllib3.exceptions.LocationValueError: "a URL that is none",
-        }
-        reason = next((reasons[kind] for kind in reasons if isinstance(error, kind)), "the connection broke")
-        return f"{self.url} or its object storage is out of reach: {reason}"
+        # Storage is often at an address that the hub reaches and this machine does not.
+        who = self.url if storage is None else f"the object storage of {self.url} at {_host(storage)}"
+        return f"{who} is out of reach: {_reason(error)}"
 
     def _common_headers(self) -> dict[str, str]:
         return {"Accept-Encoding": "identity", "User-Agent": _USER_AGENT}
@@ -353,6 +348,23 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
+def _reason(error: Exception) -> str:
+    # The exceptions' own texts hold the request's URL, and a presigned one is a secret.
+    if isinstance(error, urllib3.exceptions.SSLError):
+        untrusted = getattr(error.args[0] if error.args else None, "verify_message", None)
+        if untrusted is None:
+            return "TLS failed; is the URL right?"
+        return f"its certificate is not trusted ({untrusted}); SSL_CERT_FILE names another authority"
+    reasons: dict[type[Exception], str] = {
+        urllib3.exceptions.ProxyError: "the proxy that the environment names does not let it through",
+        urllib3.exceptions.NameResolutionError: "its name has no address",
+        urllib3.exceptions.NewConnectionError: "no connection",
+        urllib3.exceptions.TimeoutError: "no answer in time",
+        urllib3.exceptions.LocationValueError: "a URL that is none",
+    }
+    return next((reasons[kind] for kind in reasons if isinstance(error, kind)), "the connection broke")
+
+
 def _between(low: float, high: float) -> float:
     return low + (high - low) * int.from_bytes(os.urandom(4), "big") / (1 << 32)
 
@@ -373,4 +385,6 @@ def _shown(location: str) -> str:
         parts = urlsplit(location)
     except ValueError:
         return "somewhere"
-    return printable(f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.hostname else parts.path, 200)
+    if not parts.netloc:
+        return printable(parts.path, 200) or "nowhere"
+    return printable(f"{parts.scheme}://{_host(location)}{parts.path}", 200)

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from musehub_plugin.client import HubTransport, HubUnreachable
+from tests.unit.client.scripted_server import scripted_server
 
 BODY = msgpack.packb({"x": 1})
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-msgpack\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
@@ -106,3 +107,13 @@ def test_a_hub_whose_certificate_is_not_trusted_gets_nothing_and_is_not_asked_ag
     with served(certificate, asked) as port, pytest.raises(HubUnreachable, match="certificate is not trusted"):
         get(host, port, waits)
     assert (asked, waits) == ([], [])
+
+
+def test_a_certificate_that_is_not_trusted_says_why_and_what_names_another_authority(certificate: Path) -> None:
+    with served(certificate, []) as port, pytest.raises(HubUnreachable, match=r"self-signed.*SSL_CERT_FILE"):
+        get("127.0.0.1", port, [])
+
+
+def test_a_server_that_speaks_no_tls_is_not_called_untrusted() -> None:
+    with scripted_server() as server, pytest.raises(HubUnreachable, match="TLS failed"):
+        get("127.0.0.1", int(server.origin.rpartition(":")[2]), [])

@@ -206,7 +206,7 @@ def test_a_port_where_nothing_listens_is_out_of_reach() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/a/b"
-        with pytest.raises(HubUnreachable, match="no connection"):
+        with pytest.raises(HubUnreachable, match=f"^{url} is out of reach: no connection"):
             HubTransport(url, sleep=Clock()).get("refs")
 
 
@@ -216,6 +216,21 @@ def test_c25_a_redirect_is_not_followed_and_names_no_secret() -> None:
         transport(server, token=SECRET).get("refs")
     assert "hidden" not in str(caught.value)
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("https://hub.example:8443/ada", "https://hub.example:8443/ada;"),
+        ("http://u:hidden@[::1]:80/ada", r"http://\[::1\]:80/ada;"),
+        ("", "nowhere"),
+    ],
+)
+def test_a_redirect_is_shown_with_the_port_that_it_names(location: str, shown: str) -> None:
+    elsewhere = Answer(301, b"", {"Location": location})
+    with scripted_server(elsewhere) as server, pytest.raises(HubRefused, match=f"redirects to {shown}") as caught:
+        transport(server).get("refs")
+    assert "hidden" not in str(caught.value)
 
 
 def test_c25_a_token_is_not_sent_in_the_clear_to_another_machine() -> None:
@@ -295,6 +310,14 @@ def test_storage_out_of_reach_shows_no_signature(tmp_path: Path) -> None:
         fetch_into(server, tmp_path / "pack")
     assert "hidden" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_storage_out_of_reach_is_told_from_the_hub_by_its_address(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        storage = f"127.0.0.1:{unused.getsockname()[1]}"
+        with scripted_server() as server, pytest.raises(HubUnreachable, match=f"the object storage of .* at {storage}"):
+            fetch_into(server, tmp_path / "pack", url=f"http://{storage}/x?sig=hidden")
 
 
 def test_a_redirect_of_storage_is_not_followed(tmp_path: Path) -> None:
