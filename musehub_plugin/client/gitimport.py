@@ -89,10 +89,21 @@ def import_git(
             workdir.set_tag(name, known[ref.commit])
     if head_branch is not None:
         workdir.set_head_branch(head_branch)
+    result.cut_off_commits = git.cut_off()
     result.branches, result.tags = len(branches), len(tags)
     result.annotated_tags = sum(ref.annotated for ref in tags.values())
     result.head = workdir.head_branch() or ""
     return result
+
+
+def require_refs(repository: Path, refs: Sequence[str]) -> None:
+    """Raise `GitImportError` where git cannot read a repository, or where one of these branches or tags is not there.
+
+    Args:
+        repository: a git working tree or a bare repository.
+        refs: as those of `import_git`.
+    """
+    _choose(GitRepository(repository).refs(), refs, remote_branches=False, result=GitImport())
 
 
 def _choose(

@@ -115,6 +115,14 @@ class GitRepository:
         text = done.communicate()[0]
         return text.rstrip(b"\n") if done.returncode == 0 else None
 
+    def cut_off(self) -> int:
+        """Return how many commits a shallow clone has whose parents it lacks; they are read as if they had none."""
+        place = self._run("rev-parse", "--git-path", "shallow").removesuffix(b"\n")
+        try:
+            return len((self._path / os.fsdecode(place)).read_bytes().split())
+        except FileNotFoundError:
+            return 0
+
     def log(self, refs: Sequence[bytes], known: Iterable[str] = ()) -> Iterator[GitCommit]:
         """Iterate over every commit that refs reach, parents before children.
 

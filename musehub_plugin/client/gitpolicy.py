@@ -40,6 +40,7 @@ class GitImport:
         merged_commits: git commits that became the same muse commit as another.
         latin1_texts: messages and author names that were not UTF-8.
         clamped_dates: dates after the year 9999, which were set to it.
+        cut_off_commits: commits of a shallow clone that have lost their parents, whenever they were brought.
         head: the branch that HEAD names.
     """
 
@@ -59,6 +60,7 @@ class GitImport:
     merged_commits: int = 0
     latin1_texts: int = 0
     clamped_dates: int = 0
+    cut_off_commits: int = 0
     head: str = ""
 
     def as_dict(self) -> dict[str, int | str]:

@@ -41,8 +41,7 @@ def import_git_command(
         musehub import-git ~/src/engine --into engine
         musehub import-git --bare ~/src/engine --into engine
     """
-    from musehub_plugin.client.gitimport import import_git
-    from musehub_plugin.client.gitlog import GitRepository
+    from musehub_plugin.client.gitimport import import_git, require_refs
     from musehub_plugin.client.workdir import Workdir
     from musehub_plugin.client.worktree import checkout
 
@@ -50,7 +49,7 @@ def import_git_command(
     if into is None and target.resolve() == path.resolve():
         raise click.UsageError("say where to put the working copy: --into DIRECTORY")
     # Before anything is made: a repository that cannot be read leaves nothing behind.
-    GitRepository(path)
+    require_refs(path, refs)
     new = not (target / ".muse").exists()
     workdir = Workdir.create(target, bare=bare) if new else Workdir(target)
     if bare and not workdir.bare:
@@ -73,6 +72,7 @@ def import_git_command(
         "commits that became one": done.merged_commits,
         "texts read as Latin-1": done.latin1_texts,
         "dates cut to the year 9999": done.clamped_dates,
+        "commits without their parents, since the clone is shallow (git fetch --unshallow)": done.cut_off_commits,
         "files kept, since they are not saved": len(files.kept) if files is not None else 0,
     }
     report(

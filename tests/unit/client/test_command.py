@@ -143,6 +143,13 @@ def test_an_import_of_no_repository_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "copy").exists()
 
 
+def test_an_import_of_a_branch_that_is_not_there_leaves_nothing(history: GitHistory, tmp_path: Path) -> None:
+    history.commit(files={b"a": b"1"})
+    done = run("import-git", str(history.path), "--into", "copy", "--ref", "nosuch", cwd=tmp_path)
+    assert "no branch or tag 'nosuch'" in error_of(done)
+    assert not (tmp_path / "copy").exists()
+
+
 def test_verify_of_a_damaged_copy_fails_and_says_what_mends_it(history: GitHistory, tmp_path: Path) -> None:
     history.commit(files={b"a": b"1"})
     run("import-git", str(history.path), "--into", "copy", cwd=tmp_path)

@@ -294,6 +294,16 @@ def test_replacement_refs_are_not_followed(history: GitHistory, workdir: Workdir
     assert head_record(workdir)["message"] == "true"
 
 
+def test_the_commits_that_end_a_shallow_clone_are_counted(
+    history: GitHistory, workdir: Workdir, tmp_path: Path
+) -> None:
+    history.commit(parents=[history.commit(files={b"a": b"1"})], files={b"a": b"2"})
+    shallow = tmp_path / "shallow"
+    history.git("clone", "--quiet", "--depth=1", history.path.as_uri(), str(shallow))
+    done = import_git(shallow, workdir)
+    assert (done.commits, done.cut_off_commits) == (1, 1)
+
+
 def test_a_repository_without_commits_is_no_error(history: GitHistory, workdir: Workdir) -> None:
     assert import_git(history.path, workdir).commits == 0
 
