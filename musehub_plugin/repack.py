@@ -374,6 +374,7 @@ def _plan_weight(plan: Plan) -> int:
     return len(plan.commit_ids) + len(plan.object_ids)
 
 
+@temporary_room()
 def pack_rows(hub: Hub, db: Database, repo_id: str) -> bool:
     """Pack a repo's history where its rows say more than what is packed, and turn whole manifests into deltas.
 
@@ -381,6 +382,9 @@ def pack_rows(hub: Hub, db: Database, repo_id: str) -> bool:
 
     Returns:
         False where the rows cannot be packed, since a parent is not there.
+
+    Raises:
+        StorageUnavailable: there is no room for what it keeps in files.
     """
     if len(hub.graphs.load(db, repo_id)) == commit_store.count(db, repo_id):
         return True
