@@ -77,8 +77,6 @@ class FrameCache:
                 return None
             if place.ends is None:
                 return os.pread(self._file.fileno(), size, place.start + offset)
-            if not size:
-                return b""
             first, last = offset >> _PART_LOG, (offset + size - 1) >> _PART_LOG
             start = place.ends[first - 1] if first else place.start
             stored = os.pread(self._file.fileno(), place.ends[last] - start, start)
@@ -152,7 +150,6 @@ class FrameCache:
                 weakref.finalize(self, self._file.close)
             start = self._next if self._next + size <= self._max_bytes else 0
             self._forget(start, start + size)
-            self._next = start + size
             return self._file, start
 
     def _forget(self, start: int, end: int) -> None:

@@ -64,6 +64,34 @@ def test_a_new_frame_takes_the_place_of_the_oldest() -> None:
     assert [cache.read(PACK, frame, 239, 1) for frame in range(1, 5)] == [b"\1", b"\2", b"\3", b"\4"]
 
 
+def test_frames_that_fill_the_whole_are_all_there() -> None:
+    cache = FrameCache(1000)
+    for frame in range(4):
+        keep(cache, frame, bytes(250))
+    assert None not in [cache.read(PACK, frame, 0, 1) for frame in range(4)]
+
+
+def test_a_new_frame_takes_the_place_of_all_that_are_where_it_goes() -> None:
+    cache = FrameCache(1000)
+    for frame in range(10):
+        keep(cache, frame, bytes([frame]) * 100)
+    keep(cache, 10, bytes([10]) * 250)
+    found = [cache.read(PACK, frame, 0, 100) for frame in range(10)]
+    assert found == [None, None, None, *(bytes([frame]) * 100 for frame in range(3, 10))]
+
+
+@pytest.mark.parametrize("mpack_bytes", [0, 1 << 30], ids=["as it is", "compressed"])
+def test_a_frame_takes_no_more_room_than_was_announced(mpack_bytes: int) -> None:
+    raw = Random(0).randbytes(2 * PART)
+    cache = FrameCache(4 * PART)
+    for frame in range(4):
+        keep(cache, frame, raw[:PART], mpack_bytes=mpack_bytes)
+    cache.keep(PACK, 4, PART, [raw[:PART], raw[PART:]], mpack_bytes=mpack_bytes)
+    keep(cache, 5, raw[PART:], mpack_bytes=mpack_bytes)
+    found = [cache.read(PACK, frame, 0, PART) for frame in range(6)]
+    assert found == [None, *[raw[:PART]] * 3, None, raw[PART:]]
+
+
 def test_a_frame_that_would_push_out_most_others_is_not_kept() -> None:
     cache = FrameCache(1000)
     keep(cache, 0, bytes(251))
@@ -80,6 +108,32 @@ def test_any_part_of_a_frame_that_is_kept_compressed_is_read(offset: int, size: 
     keep(cache, 0, raw, mpack_bytes=11 * PART)
     expected = raw[offset : offset + size] if offset + size <= len(raw) else None
     assert cache.read(PACK, 0, offset, size) == expected
+
+
+def test_the_last_part_of_a_compressed_frame_is_read_where_it_could_not_be_compressed() -> None:
+    raw = Random(0).randbytes(PART + 1_000)
+    cache = FrameCache(8 * PART)
+    keep(cache, 0, raw, mpack_bytes=100 * PART)
+    assert cache.read(PACK, 0, PART - 10, 1_010) == raw[PART - 10 :]
+
+
+@pytest.mark.parametrize("zeros", range(60))
+def test_a_part_that_is_as_long_compressed_is_read(zeros: int) -> None:
+    raw = Random(0).randbytes(100) + bytes(zeros)
+    cache = FrameCache(1_000)
+    keep(cache, 0, raw, mpack_bytes=1_000)
+    assert cache.read(PACK, 0, 0, len(raw)) == raw
+
+
+@pytest.mark.parametrize(("mpack_bytes", "held"), [(4 * PART, 4), (4 * PART + 1, 5)], ids=["half", "more than half"])
+def test_frames_are_compressed_where_their_mpack_takes_more_than_half_of_what_has_room(
+    mpack_bytes: int, held: int
+) -> None:
+    cache = FrameCache(8 * PART)
+    # As they are four have room at a time, and the fifth pushes out the first.
+    for frame in range(5):
+        keep(cache, frame, b"again and again " * (2 * PART // 16), mpack_bytes=mpack_bytes)
+    assert len([frame for frame in range(5) if cache.read(PACK, frame, 0, 5) is not None]) == held
 
 
 def test_frames_of_an_mpack_that_would_push_one_another_out_are_kept_compressed() -> None:
