@@ -70,7 +70,7 @@ class UrlSigner:
         keys: secrets of at least 32 bytes each; the first signs, all verify, so that a key is rotated by
             putting its successor in front and removing it once the longest URL has expired.
         base_url: called for each URL, returns scheme and host (and mount point) without a final slash.
-        prefix: path under `base_url` where the plugin serves storage.
+        prefix: path under `base_url` where the plugin serves storage, without a final slash.
         clock: returns Unix time in seconds.
 
     Raises:
@@ -92,7 +92,7 @@ class UrlSigner:
         self._keys = tuple(bytes(key) for key in keys)
         self._base_url = base_url
         self._clock = clock
-        self.prefix = prefix.rstrip("/")
+        self.prefix = prefix
 
     def sign(
         self,

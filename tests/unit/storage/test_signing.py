@@ -129,6 +129,7 @@ def test_s70_another_expiry_is_refused(exp: str) -> None:
         "01",
         "1_000",
         "\u0661\u0662",
+        "1\u0661",
         "\u00b2",
         "9" * 20,
         "9" * 5000,
@@ -136,6 +137,13 @@ def test_s70_another_expiry_is_refused(exp: str) -> None:
 )
 def test_s70_an_expiry_that_is_no_plain_number_is_refused(exp: str) -> None:
     assert reason_of_refusal("GET", "mpack", KEY, replaced(signed_get(), "exp", exp)) == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("size", "010"), ("size", "ten"), ("digest", DIGEST.upper()), ("digest", "")]
+)
+def test_s70_a_size_or_digest_in_another_spelling_is_refused(name: str, value: str) -> None:
+    assert reason_of_refusal("PUT", "upload", KEY, replaced(signed_put(), name, value)) == "malformed"
 
 
 @pytest.mark.parametrize("name", ["exp", "sig"])
@@ -223,6 +231,27 @@ def test_only_what_the_routes_serve_is_signed(method: str, kind: str) -> None:
 def test_s69_a_life_out_of_bounds_is_not_signed(ttl: int) -> None:
     with pytest.raises(ValueError, match="lives 1 to 604800 seconds"):
         signed_get(ttl=ttl)
+
+
+@pytest.mark.parametrize("ttl", [1, MAX_TTL_SECONDS])
+def test_s69_the_shortest_and_the_longest_life_are_signed(ttl: int) -> None:
+    assert make_signer().verify("GET", "mpack", KEY, signed_get(ttl=ttl)).expires_at == NOW + ttl
+
+
+@pytest.mark.parametrize(("size", "digest"), [(-1, None), (2**63, None), (None, "00"), (None, DIGEST.upper())])
+def test_a_size_or_digest_that_no_upload_has_is_not_signed(size: int | None, digest: str | None) -> None:
+    with pytest.raises(ValueError, match=r"upload cannot have|64 lowercase hex"):
+        make_signer().sign("PUT", "upload", KEY, ttl_seconds=60, size=size, digest=digest)
+
+
+def test_a_url_that_an_earlier_version_signed_holds() -> None:
+    given = [
+        ("exp", "1700000060"),
+        ("size", "10"),
+        ("digest", DIGEST),
+        ("sig", "564c2edada6dcc839cb649360d1dc32636e6314f8781869c69a961cb117ce898"),
+    ]
+    assert make_signer().verify("PUT", "upload", KEY, given).size == 10
 
 
 def test_s64_a_refusal_does_not_quote_the_url() -> None:
