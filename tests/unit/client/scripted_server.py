@@ -82,7 +82,7 @@ def scripted_server(*answers: Answer) -> Iterator[ScriptedServer]:
             self.end_headers()
             self.wfile.write(given.body)
 
-        do_GET = do_POST = do_PUT = answer  # noqa: N815 - the names that http.server calls
+        do_GET = do_HEAD = do_POST = do_PUT = answer  # noqa: N815 - the names that http.server calls
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     script.origin = f"http://127.0.0.1:{server.server_port}"

@@ -70,6 +70,17 @@ def test_the_scheme_is_as_configured_and_tls_otherwise(endpoint: str, secure: bo
     assert urlsplit(storage.presign_get(OID, 60)).scheme == scheme
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "secure", "scheme"),
+    [("s3.hub.invalid", None, "https"), ("s3.hub.invalid", False, "http"), ("https://s3.hub.invalid", False, "https")],
+)
+def test_the_scheme_of_the_public_endpoint_is_its_own_else_as_configured(
+    endpoint: str, secure: bool | None, scheme: str
+) -> None:
+    storage = storage_of(**S3 | {"MUSEHUB_S3_PUBLIC_ENDPOINT": endpoint, "MUSEHUB_S3_SECURE": secure})
+    assert urlsplit(storage.presign_get(OID, 60))[:2] == (scheme, "s3.hub.invalid")
+
+
 def test_keys_lie_below_the_prefix_of_the_url() -> None:
     storage = storage_of(**S3 | {"MUSEHUB_STORAGE": "s3://bucket/hubs/one/"})
     hex_digits = OID.partition(":")[2]
