@@ -296,6 +296,15 @@ def test_segments_that_do_not_follow_one_another_are_refused(segment_data: bytes
             CommitGraph(wrong)
 
 
+@pytest.mark.parametrize("field", [1, 3], ids=["first commit", "first blob"])
+def test_a_segment_that_begins_elsewhere_than_the_one_before_ends_is_refused(segment_data: bytes, field: int) -> None:
+    numbers = list(struct.unpack_from("<7I", segment_data))
+    numbers[field] += 1
+    wrong = Segment(struct.pack("<7I", *numbers) + segment_data[HEADER_BYTES:])
+    with pytest.raises(ValueError, match="do not follow"):
+        CommitGraph([wrong])
+
+
 def test_a_segment_holds_its_history_once() -> None:
     tracemalloc.start()
     try:

@@ -228,7 +228,7 @@ def test_text_that_is_no_json_is_400(text: bytes) -> None:
     assert status(text, JSON) == 400
 
 
-@pytest.mark.parametrize("kept", range(1, 90, 7))
+@pytest.mark.parametrize("kept", [*range(1, 10), *range(10, 90, 7)])
 def test_s45_a_truncated_body_is_400(kept: int) -> None:
     assert status(msgpack.packb({"want": [ID, OTHER]})[:kept]) == 400
 
@@ -372,6 +372,11 @@ HEX = ID[7:]
 )
 def test_s56_what_is_no_id_is_422(value: str) -> None:
     assert statuses({"want": [value]}) == [422, 422]
+
+
+def test_s45_an_error_names_the_position_in_a_list_where_a_body_ends() -> None:
+    with pytest.raises(BadBody, match=r"ends within want\[1\]"):
+        decoded(msgpack.packb({"want": [ID, OTHER]})[:100])
 
 
 def test_an_error_names_the_field_and_the_position() -> None:

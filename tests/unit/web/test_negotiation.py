@@ -24,6 +24,8 @@ from musehub_plugin.web.negotiation import encode_response, prefers_json
         "application/json;q=0.5, application/msgpack;q=0.6",
         "application/json;q=0",
         "application/json;q=0, */*",
+        "application/json;q=0.1, */*",
+        "application/json;q=0.5, application/msgpack;q=0.9, application/x-msgpack;q=0.1",
         "text/html",
         "nonsense;;q=,",
     ],
@@ -41,11 +43,17 @@ def test_msgpack_is_the_answer_unless_json_is_preferred(accept: str | None) -> N
         "application/problem+json",
         "application/json, text/plain, */*",
         "application/json;q=0.2, application/x-msgpack;q=0.1",
+        "application/*;q=0.9, application/x-msgpack;q=0.1",
         "*/*, application/x-msgpack;q=0, application/msgpack;q=0, application/vnd.msgpack;q=0",
     ],
 )
 def test_json_is_the_answer_where_it_is_preferred(accept: str) -> None:
     assert prefers_json(accept)
+
+
+@pytest.mark.parametrize(("length", "is_read"), [(1_000, True), (1_001, False)])
+def test_a_header_of_up_to_a_thousand_characters_is_read(length: int, is_read: bool) -> None:
+    assert prefers_json("application/json".ljust(length)) is is_read
 
 
 @given(st.text(max_size=2000))
