@@ -129,6 +129,14 @@ def test_a_have_that_is_no_ancestor_excludes_what_it_reaches(hub: HubEnvironment
     assert set(hub.caller().pull(REPO, [right], [left]).commits) == {right}
 
 
+def test_a_want_that_is_a_have_does_not_hide_another(hub: HubEnvironment) -> None:
+    history = History()
+    first = history.commit({"a": b"1"})
+    second = history.commit({"a": b"2"}, [first])
+    pushed(hub, history)
+    assert set(hub.caller().pull(REPO, [first, second], [first]).commits) == {second}
+
+
 def test_a_have_above_the_want_leaves_nothing_to_send(hub: HubEnvironment) -> None:
     history = History()
     first = history.commit({"a": b"1"})

@@ -73,6 +73,13 @@ def test_a_small_fetch_is_made_at_once(caller: Caller) -> None:
     assert caller.fetch(REPO, [head]).status_code == 200
 
 
+def test_no_fetch_is_left_to_a_job_where_none_shall_be(app: Flask, config: dict[str, Any], tmp_path: Path) -> None:
+    heads = heads_of(Caller(app, "alice"))
+    never = make_app(tmp_path / "never", {**config, "MUSEHUB_BUILD_BY_JOB": 0})
+    assert Caller(never).fetch(REPO, heads).status_code == 200
+    close_app(never)
+
+
 def test_what_waits_is_done_by_a_sweep_once_the_hub_has_no_queue_any_more(
     app: Flask, caller: Caller, config: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import delete
 
+from musehub_plugin.ids import fake_id
+from musehub_plugin.models import MusehubCommit, MusehubCommitRef, MusehubObjectRef
 from musehub_plugin.repack import repack
+from musehub_plugin.signals import step
 from musehub_plugin.testing.apps import hub_of
-from musehub_plugin.testing.factories import History
+from musehub_plugin.testing.factories import History, make_commit
 from tests.environment import HubEnvironment
 from tests.integration.ready.receiving import Receiver
 
 REPO = "alice/songs"
+
+ways = pytest.mark.parametrize("capabilities", [(), ("inline",), ("mpacks",)], ids=["one", "in the answer", "several"])
+
+
+@pytest.fixture
+def repacked(hub: HubEnvironment) -> tuple[str, str]:
+    """A repo whose clone is ready: its id, and its only commit."""
+    repo_id = hub.create_repo(REPO)
+    history = History()
+    first = history.commit({"a.txt": b"one"})
+    assert hub.caller("alice").push(REPO, history.pack(), first).status_code == 200
+    hub.run_jobs()
+    with hub.app.app_context():
+        repack(hub_of(hub.app), hub_of(hub.app).database(), repo_id)
+    return repo_id, first
 
 
 @pytest.mark.parametrize("capabilities", [(), ("inline",), ("mpacks",)], ids=["one pack", "in the answer", "several"])
@@ -34,3 +53,58 @@ def test_a_tree_that_came_back_after_a_repack_is_cloned(hub: HubEnvironment, cap
     assert received.commits == history.commits.keys()
     assert receiver.manifests == history.snapshots
     assert receiver.blobs == history.blobs
+
+
+@ways
+def test_f07_a_want_that_the_repo_lacks_is_404_where_its_clone_is_ready(
+    hub: HubEnvironment, repacked: tuple[str, str], capabilities: tuple[str, ...]
+) -> None:
+    for want in ([fake_id("never")], [repacked[1], fake_id("never")]):
+        answer = hub.caller().fetch(REPO, want, [], capabilities)
+        assert (answer.status_code, answer.get_json()["code"]) == (404, "want-not-found")
+
+
+@ways
+def test_a_commit_that_was_written_by_hand_on_what_is_ready_is_cloned(
+    hub: HubEnvironment, repacked: tuple[str, str], capabilities: tuple[str, ...]
+) -> None:
+    repo_id, first = repacked
+    with hub.session() as session:
+        by_hand = make_commit(session, repo_id, {"b.txt": b"two"}, [first])
+    received = Receiver(hub.caller(), REPO).fetch([by_hand], [], capabilities)
+    assert received.commits == {first, by_hand}
+
+
+@pytest.mark.parametrize("lost", [MusehubCommit, MusehubObjectRef], ids=["its commits", "its blobs"])
+def test_a_commit_that_is_collected_while_its_pack_is_made_is_404(
+    hub: HubEnvironment, lost: type[MusehubCommit] | type[MusehubObjectRef]
+) -> None:
+    repo_id = hub.create_repo(REPO)
+    with hub.session() as session:
+        head = make_commit(session, repo_id, {"a.txt": b"one"})
+
+    def collect(_: object, name: str) -> None:
+        if name == "fetch.planned":
+            with hub.app.app_context():
+                db = hub_of(hub.app).database()
+                for table in (MusehubCommitRef, lost):
+                    db.execute(delete(table))
+                db.commit()
+
+    with step.connected_to(collect):
+        answer = hub.caller().fetch(REPO, [head])
+    assert (answer.status_code, answer.get_json()["code"]) == (404, "want-not-found")
+
+
+def test_a_clone_of_one_pack_and_a_fetch_of_what_came_since_are_not_the_same(
+    hub: HubEnvironment, repacked: tuple[str, str]
+) -> None:
+    first = repacked[1]
+    history = History()
+    assert history.commit({"a.txt": b"one"}) == first
+    second = history.commit({"a.txt": b"two"}, [first])
+    caller = hub.caller("alice")
+    assert caller.push(REPO, history.pack(have=[first]), second).status_code == 200
+    hub.run_jobs()
+    assert set(caller.pull(REPO, [second], [first]).commits) == {second}
+    assert set(caller.pull(REPO, [second]).commits) == {first, second}

@@ -7,22 +7,27 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 from sqlalchemy import delete, update
 from werkzeug.test import TestResponse
 
-from musehub_plugin import fetch
+from musehub_plugin import fetch, plan
+from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.gc import collect
 from musehub_plugin.ids import fake_id
 from musehub_plugin.models import MusehubBranch, MusehubCommitRef
 from musehub_plugin.repack import repack
 from musehub_plugin.signals import step
+from musehub_plugin.store import builds as builds_store
+from musehub_plugin.store.builds import builds_under_way, lease_build, take_build
+from musehub_plugin.store.session import Database
 from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History
 from tests.environment import HubEnvironment
 from tests.exchange import Caller
+from tests.integration.ready.receiving import ALL_CAPABILITIES, Receiver
 
 REPO = "alice/songs"
 # For what takes a moment where nothing else runs.
@@ -116,9 +121,10 @@ def test_s91_identical_fetches_at_once_of_what_travels_in_the_answer_are_one_bui
     hub.create_repo(REPO)
     commits = line_of(hub, 60)
     builds.go.clear()
-    app = hub.make_app(MUSEHUB_BUILD_WAIT=2 * SECONDS)
+    # Of two processes: none has what the other one made.
+    apps = [hub.make_app(MUSEHUB_BUILD_WAIT=2 * SECONDS) for _ in range(2)]
     with waiting(count - 1) as all_wait, ThreadPoolExecutor(count) as threads:
-        answers = [threads.submit(Caller(app).fetch, REPO, [commits[-1]], [], ["inline"]) for _ in range(count)]
+        answers = [threads.submit(Caller(apps[n % 2]).fetch, REPO, [commits[-1]], [], ["inline"]) for n in range(count)]
         assert all_wait.wait(SECONDS)
         builds.go.set()
         found = [answer.result().get_json() for answer in answers]
@@ -132,6 +138,86 @@ def test_equal_plans_by_different_haves_are_built_once(hub: HubEnvironment, buil
     found = {hub.caller().fetch(REPO, [made[-1]], have).get_json()["mpack_id"] for have in haves}
     assert len(found) == 1
     assert builds.count == 1
+
+
+def test_equal_plans_of_what_travels_in_the_answer_are_built_once(hub: HubEnvironment, builds: Builds) -> None:
+    hub.create_repo(REPO)
+    made = line_of(hub, 60)
+    haves = ([made[0]], [made[0], fake_id("not pushed yet")], [made[0], fake_id("nor this")])
+    found = {hub.caller().fetch(REPO, [made[-1]], have, ["inline"]).get_json()["mpack"] for have in haves}
+    assert len(found) == 1
+    assert builds.count == 1
+
+
+def test_packs_of_equally_many_commits_without_a_blob_are_each_their_own(hub: HubEnvironment) -> None:
+    hub.create_repo(REPO)
+    history = History()
+    made: list[str] = []
+    for number in range(3):
+        made.append(history.commit({"a.txt": b"the same"}, made[-1:], message=f"{number}"))
+    assert hub.caller("alice").push(REPO, history.pack(), made[-1]).status_code == 200
+    hub.run_jobs()
+    for have, want in pairwise(made):
+        assert set(hub.caller().pull(REPO, [want], [have]).commits) == {want}
+
+
+def test_packs_of_the_same_commits_are_each_with_the_blobs_that_are_lacking(hub: HubEnvironment) -> None:
+    hub.create_repo(REPO)
+    history = History()
+    root = history.commit({"a.txt": b"one"})
+    side = history.commit({"b.txt": b"two"})
+    head = history.commit({"b.txt": b"two", "c.txt": b"three"}, [root])
+    for branch, commit in (("side", side), ("main", head)):
+        assert hub.caller("alice").push(REPO, history.pack(want=[commit]), commit, branch=branch).status_code == 200
+    hub.run_jobs()
+    for have, blobs in (([root, side], {b"three"}), ([root], {b"two", b"three"})):
+        pulled = hub.caller().pull(REPO, [head], have)
+        assert (set(pulled.commits), set(pulled.blobs.values())) == ({head}, blobs)
+
+
+def test_each_way_of_asking_is_answered_in_its_own(hub: HubEnvironment, made: list[str]) -> None:
+    receiver = Receiver(hub.caller(), REPO)
+    receiver.fetch([made[2]])
+    for ways in (ALL_CAPABILITIES, tuple(reversed(ALL_CAPABILITIES))):
+        for capabilities in ways:
+            assert receiver.fetch([made[1]], [made[0]], capabilities).commits == {made[1]}
+            assert receiver.fetch([made[-1]], [made[2]], capabilities).commits == set(made[3:])
+
+
+def taken_for_no_time(db: Database, plan_key: str, repo_id: str, holder: str, seconds: int, most: int) -> bool:
+    return take_build(db, plan_key, repo_id, holder, -1, most)
+
+
+def leased_for_no_time(db: Database, plan_key: str, repo_id: str, holder: str, seconds: int) -> bool:
+    return lease_build(db, plan_key, repo_id, holder, -1)
+
+
+def test_a_build_that_goes_on_keeps_its_lease(
+    hub: HubEnvironment, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "_LEASE_KEPT_EVERY", -1.0)
+    # Ended as soon as it is taken, it is under way at the end since it was kept.
+    monkeypatch.setattr(builds_store, "take_build", taken_for_no_time)
+    monkeypatch.setattr(builds_store, "lease_build", leased_for_no_time)
+    under_way: list[int] = []
+
+    def look(_: object, name: str) -> None:
+        if name == "fetch.packed":
+            with hub.app.app_context():
+                under_way.append(builds_under_way(hub_of(hub.app).database()))
+
+    with step.connected_to(look):
+        assert hub.caller().fetch(REPO, [made[-1]], [made[2]]).status_code == 200
+    assert under_way == [1]
+
+
+def test_a_small_answer_of_the_newest_commits_is_kept_for_all_processes(
+    hub: HubEnvironment, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "_RECENT", 2)
+    for want, rows in (([made[3]], 0), ([made[-1], made[3]], 0), ([made[4]], 1), ([made[-1]], 2)):
+        assert hub.caller().fetch(REPO, want, [made[0]], ["inline"]).status_code == 200
+        assert hub.row_counts()["musehub_fetch_plan"] == rows
 
 
 def test_the_same_question_in_another_order_is_answered_without_building(
@@ -216,8 +302,21 @@ def test_past_the_cap_a_ready_answer_is_still_given(hub: HubEnvironment, builds:
     assert answer.get_json()["mpack_id"] == ready.get_json()["mpack_id"]
 
 
-def test_after_a_build_nobody_holds_a_lease(hub: HubEnvironment, made: list[str]) -> None:
-    assert hub.caller().fetch(REPO, [made[-1]], [made[2]]).status_code == 200
+@pytest.mark.parametrize("capabilities", [(), ("inline",)], ids=["by URL", "in the answer"])
+def test_after_a_build_nobody_holds_a_lease(hub: HubEnvironment, capabilities: tuple[str, ...]) -> None:
+    hub.create_repo(REPO)
+    made = line_of(hub, 60)
+    assert hub.caller().fetch(REPO, [made[-1]], [], capabilities).status_code == 200
+    assert hub.row_counts()["musehub_build"] == 0
+
+
+def test_after_a_build_that_failed_nobody_holds_a_lease(hub: HubEnvironment, made: list[str]) -> None:
+    def fail(_: object, name: str) -> None:
+        if name == "fetch.packed":
+            raise StorageUnavailable("it is away")
+
+    with step.connected_to(fail):
+        assert hub.caller().fetch(REPO, [made[-1]], [made[2]]).status_code == 503
     assert hub.row_counts()["musehub_build"] == 0
 
 
