@@ -63,34 +63,33 @@ def pull(
             known = ", ".join(sorted(there)[:20]) or "none"
             raise WorkdirError(f"{remote} has no branch {current!r:.100}; it has: {known}")
         history = History(workdir)
-        for branch in sorted(there) if every_branch else [current]:
-            if branch is not None and branch in there:
-                is_current = branch == current
-                head = there[branch]
-                if _may_move(workdir, history, result, branch, head, is_current=is_current, force=force):
-                    _move(workdir, hub, result, branch, head, is_current=is_current)
+        # Without `every_branch` there is a current one, and it is there.
+        for branch in sorted(there) if every_branch else [str(current)]:
+            before, head = workdir.branch_head(branch), there[branch]
+            if before == head:
+                continue
+            if before is None or force or history.is_ancestor(before, head):
+                _move(workdir, hub, result, branch, (before, head), is_current=branch == current)
+            elif branch == current and not history.is_ancestor(head, before):
+                raise DivergedError(
+                    f"your {branch} and that of {remote} have gone apart; merge them, or drop your commits from it "
+                    f"with `musehub pull --force {remote}`: what is new there has been fetched"
+                )
+            else:
+                result.ahead.append(branch)
     return result
 
 
-def _may_move(
-    workdir: Workdir, history: History, result: Pulled, branch: str, head: str, *, is_current: bool, force: bool
-) -> bool:
-    before = workdir.branch_head(branch)
-    if before == head:
-        return False
-    if before is None or force or history.is_ancestor(before, head):
-        return True
-    if is_current and not history.is_ancestor(head, before):
-        raise DivergedError(
-            f"your {branch} and the remote's have gone apart; merge them, or drop your commits from it with `musehub "
-            "pull --force`: what is new there has been fetched"
-        )
-    result.ahead.append(branch)
-    return False
-
-
-def _move(workdir: Workdir, hub: HubTransport, result: Pulled, branch: str, head: str, *, is_current: bool) -> None:
-    before = workdir.branch_head(branch)
+def _move(
+    workdir: Workdir,
+    hub: HubTransport,
+    result: Pulled,
+    branch: str,
+    move: tuple[str | None, str],
+    *,
+    is_current: bool,
+) -> None:
+    before, head = move
     if is_current and not workdir.bare:
         blocked = in_the_way(workdir, head, previous=before)
         if blocked:
@@ -99,4 +98,4 @@ def _move(workdir: Workdir, hub: HubTransport, result: Pulled, branch: str, head
         # Files first: where this is killed in between, another pull finds them right and moves the branch.
         result.files = checkout(workdir, head, previous=before, progress=hub.progress)
     workdir.set_branch(branch, head)
-    result.moved[branch] = (before, head)
+    result.moved[branch] = move

@@ -136,8 +136,8 @@ def _require_fast_forward(workdir: Workdir, history: History, move: PushedBranch
         return
     if not workdir.has_commit(move.before) or not history.is_ancestor(move.before, move.head):
         raise NotFastForwardError(
-            f"{move.branch} on {remote} has commits that your {move.branch} lacks; `musehub fetch` and merge them, or "
-            "drop them with `musehub push --force`"
+            f"{move.branch} on {remote} has commits that your {move.branch} lacks; `musehub fetch {remote}` and merge "
+            f"them, or drop them with `musehub push --force {remote} {move.branch}`"
         )
 
 

@@ -205,6 +205,16 @@ def test_a_push_that_would_drop_commits_is_refused_before_anything_is_sent(
     assert live_hub.transport(url).get("refs")["branch_heads"] == {"main": theirs}
 
 
+def test_a_push_that_is_refused_names_the_remote_and_the_branch_to_force(
+    live_hub: LiveHub, local: Workdir, tmp_path: Path
+) -> None:
+    hub = live_hub.transport(live_hub.add_repo("engine"))
+    push(local, hub)
+    add_commit(local, {"a": b"mine"}, parents=[])
+    with pytest.raises(NotFastForwardError, match="musehub push --force backup main"):
+        push(local, hub, remote="backup")
+
+
 def test_force_moves_the_branch_all_the_same(live_hub: LiveHub, local: Workdir, tmp_path: Path) -> None:
     url = live_hub.add_repo("engine")
     push(local, live_hub.transport(url))
@@ -360,7 +370,7 @@ def test_a_pull_does_not_go_over_what_is_not_saved(live_hub: LiveHub, behind: Wo
 
 def test_a_pull_of_what_went_apart_moves_nothing(live_hub: LiveHub, behind: Workdir) -> None:
     mine = add_commit(behind, {"a": b"mine"})
-    with pytest.raises(DivergedError, match="gone apart"):
+    with pytest.raises(DivergedError, match="musehub pull --force origin"):
         pull(behind, engine(live_hub))
     assert behind.branch_head("main") == mine
 
