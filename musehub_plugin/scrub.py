@@ -1,8 +1,9 @@
 """Scrub: does storage hold what the rows say, and do the rows hold together?
 
 Every pushed mpack is read and hashed whole, its index rows are compared with its directory, and every repo's history
-is followed from its commits down to a place for each blob. What can be repaired from what is left is repaired: index
-rows are written anew, and a location that is false is dropped where another one is good.
+is followed from its commits down to a place for each blob. Packs that were made to answer fetches are hashed too. What
+can be repaired from what is left is repaired: index rows are written anew, a location that is false is dropped where
+another one is good, and an answer that names a bad pack is made anew.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 from musehub_plugin import ids
 from musehub_plugin.errors import StorageUnavailable
@@ -21,7 +22,18 @@ from musehub_plugin.mpack import MPackError, MPackReader
 from musehub_plugin.mpack.history import IdRule, id_rule
 from musehub_plugin.storage.base import ask
 from musehub_plugin.storage.uploads import open_mpack
-from musehub_plugin.store import commits, contents, garbage, graphs, inventory, jobs, manifests
+from musehub_plugin.store import (
+    commits,
+    contents,
+    fetch_packs,
+    fetch_plans,
+    garbage,
+    graphs,
+    inventory,
+    jobs,
+    locks,
+    manifests,
+)
 from musehub_plugin.store.session import Database
 
 _CHUNK = 1 << 20
@@ -35,8 +47,9 @@ class Problem:
     """Something that is not as it should be.
 
     Attributes:
-        kind: `mpack-missing`, `mpack-damaged`, `index-failed`, `index-wrong`, `commit-damaged`, `parent-missing`,
-            `snapshot-missing`, `snapshot-damaged`, `graph-damaged`, `blob-missing` or `storage-away`.
+        kind: `mpack-missing`, `mpack-damaged`, `answer-missing`, `answer-damaged`, `index-failed`, `index-wrong`,
+            `commit-damaged`, `parent-missing`, `snapshot-missing`, `snapshot-damaged`, `graph-damaged`, `blob-missing`
+            or `storage-away`.
         subject: the id of what is wrong.
         says: one sentence for the operator.
         repaired: whether it was repaired.
@@ -113,6 +126,9 @@ class _Scrub:
             self._say(mpack_id)
             self._mpack(mpack_id)
             self._done.last_mpack = mpack_id
+        for mpack_id in inventory.answers(self._db, repo_id):
+            self._say(mpack_id)
+            self._answer(mpack_id)
         for each in repo_ids:
             self._say(f"repo {each}")
             self._repo(each)
@@ -126,26 +142,69 @@ class _Scrub:
         except StorageUnavailable as error:
             self._found("storage-away", mpack_id, str(error))
             return
-        # What is being collected is missed by nobody.
-        if reason is not None and inventory.is_needed(self._db, mpack_id):
-            kind, says = reason
-            repaired = self._repair and self._drop_false_locations(mpack_id)
-            if self._repair and not repaired:
+        if reason is None:
+            return
+        kind, says = reason
+        # What is being collected is missed by nobody, but for answers.
+        if not inventory.is_needed(self._db, mpack_id):
+            self._bad_answer(mpack_id, kind.replace("mpack-", "answer-"), says)
+            return
+        repaired = self._repair and self._drop_false_locations(mpack_id)
+        if self._repair:
+            if not repaired:
                 # From now on whoever pushes it again is asked for the bytes.
                 inventory.fail_index_job(self._db, mpack_id, says)
-                self._db.commit()
-            self._found(kind, mpack_id, says, repaired=repaired)
+            # What is made anew says that bytes are missing; a ready answer names the pack and does not look.
+            fetch_packs.forget_answers(self._db, [mpack_id])
+            for repo_id in fetch_plans.repos_of_clone_pack(self._db, mpack_id):
+                fetch_plans.retire_plans(self._db, repo_id)
+            self._db.commit()
+        self._found(kind, mpack_id, says, repaired=repaired)
+
+    def _answer(self, mpack_id: str) -> None:
+        """Look at a pack that was made to answer fetches."""
+        try:
+            file = open_mpack(self._hub.storage, mpack_id)
+            if file is None:
+                self._bad_answer(mpack_id, "answer-missing", "a pack that fetches are answered with is not in storage")
+                return
+            with file:
+                is_good = self._is_whole(mpack_id, file)
+        except StorageUnavailable as error:
+            self._found("storage-away", mpack_id, str(error))
+            return
+        if not is_good:
+            self._bad_answer(mpack_id, "answer-damaged", "the stored bytes do not hash to the mpack's id")
+
+    def _bad_answer(self, mpack_id: str, kind: str, says: str) -> None:
+        """Report a pack that is not there as it was, if ready answers name it; these are forgotten and made anew."""
+
+        def settle() -> bool:
+            # A collection removes the file before the rows: wait for its end.
+            locks.share_history(self._db)
+            if mpack_id not in inventory.answers(self._db, None, mpack_id):
+                return False
+            if self._repair:
+                fetch_packs.forget_answers(self._db, [mpack_id])
+            return True
+
+        self._db.rollback()
+        if self._db.transaction(settle):
+            self._found(kind, mpack_id, says, repaired=self._repair)
+
+    def _is_whole(self, mpack_id: str, file: BinaryIO) -> bool:
+        digest = hashlib.sha256()
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            self._done.bytes += len(chunk)
+        return ids.from_digest(digest.digest()) == mpack_id
 
     def _read_mpack(self, mpack_id: str) -> tuple[str, str] | None:
         file = open_mpack(self._hub.storage, mpack_id)
         if file is None:
             return "mpack-missing", "the mpack is not in storage"
         with file:
-            digest = hashlib.sha256()
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-                self._done.bytes += len(chunk)
-            if ids.from_digest(digest.digest()) != mpack_id:
+            if not self._is_whole(mpack_id, file):
                 return "mpack-damaged", "the stored bytes do not hash to the mpack's id"
             try:
                 places = {entry.object_id: entry for entry in index_entries(MPackReader(file))}

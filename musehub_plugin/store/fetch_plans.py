@@ -169,6 +169,12 @@ def clone_packs(db: Database, repo_id: str) -> list[ClonePack]:
     return [ClonePack(row.head_commit_id, ReadyPack(*tuple(row)[1:])) for row in rows]
 
 
+def repos_of_clone_pack(db: Database, mpack_id: str) -> list[str]:
+    """Return the repos whose clones begin with or contain a pack."""
+    named = select(MusehubClonePack.repo_id).where(MusehubClonePack.mpack_id == mpack_id).distinct()
+    return list(db.execute(named.order_by(MusehubClonePack.repo_id)).scalars())
+
+
 def replace_clone_packs(db: Database, repo_id: str, position: int, new: Sequence[ClonePack]) -> None:
     """Put packs in the place of those of the chain from a position on."""
     db.change(

@@ -12,6 +12,7 @@ from musehub_plugin.store.jobs import FAILED, INDEX, add_job, index_job_id
 from musehub_plugin.store.models import (
     MusehubCommit,
     MusehubCommitRef,
+    MusehubFetchPlan,
     MusehubMPack,
     MusehubMPackIndex,
     MusehubMPackRef,
@@ -38,6 +39,24 @@ def mpacks(db: Database, repo_id: str | None, after: str) -> Iterator[str]:
         if len(page) < _PAGE:
             return
         after = page[-1]
+
+
+def answers(db: Database, repo_id: str | None, mpack_id: str | None = None) -> list[str]:
+    """Return the ids of packs in storage that ready answers name, in order, but pushed ones.
+
+    Args:
+        db: the unit of work.
+        repo_id: only of this repo's answers; None: of all.
+        mpack_id: only this pack, pushed or not.
+    """
+    statement = select(MusehubFetchPlan.mpack_id).distinct().where(MusehubFetchPlan.content.is_(None))
+    if repo_id is not None:
+        statement = statement.where(MusehubFetchPlan.repo_id == repo_id)
+    if mpack_id is not None:
+        statement = statement.where(MusehubFetchPlan.mpack_id == mpack_id)
+    else:
+        statement = statement.where(~exists().where(MusehubMPack.mpack_id == MusehubFetchPlan.mpack_id))
+    return list(db.execute(statement.order_by(MusehubFetchPlan.mpack_id)).scalars())
 
 
 def fail_index_job(db: Database, mpack_id: str, reason: str) -> None:
