@@ -206,7 +206,8 @@ def _read_private(path: Path) -> str:
             if os.fstat(file.fileno()).st_mode & 0o077:
                 raise ClientError(f"others may read {path}; run `chmod 600 {path}`")
             return file.read(_MAX_FILE).decode("utf-8", "replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        # A service's HOME is often /dev/null.
         return ""
 
 

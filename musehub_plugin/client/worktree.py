@@ -6,6 +6,7 @@ file is written, and no file is written through a symlink that lies in the tree.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -27,6 +28,8 @@ _PLACE: Final = 80
 _PLACED_AT_ONCE: Final = 1 << 15
 # Some 400 bytes each; they are looked at again where they are needed.
 _KNOWN_FOLDERS: Final = 1 << 14
+# What a file system answers about a name that it cannot have: it is too long, or of characters that are none there.
+_NO_NAME: Final = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL})
 
 
 @dataclass
@@ -38,12 +41,14 @@ class CheckedOut:
         removed: files removed.
         unchanged: files that were right already.
         kept: paths whose files hold something that is not saved; they were left as they are.
+        unnameable: paths that the file system has no names for; all others were written.
     """
 
     written: int = 0
     removed: int = 0
     unchanged: int = 0
     kept: list[str] = field(default_factory=list)
+    unnameable: list[str] = field(default_factory=list)
 
 
 def checkout(
@@ -73,12 +78,19 @@ def checkout(
             tree.remove(path)
             done.removed += 1
     for path, object_id in _as_read_fastest(workdir, wanted):
-        progress("files", done.written + done.unchanged + len(done.kept) + 1, len(wanted))
+        progress("files", done.written + done.unchanged + len(done.kept) + len(done.unnameable) + 1, len(wanted))
         if tree.holds(path, object_id):
             done.unchanged += 1
         elif tree.is_free(path) or tree.holds(path, before.get(path)):
-            tree.write(path, object_id)
-            done.written += 1
+            try:
+                tree.write(path, object_id)
+            except OSError as error:
+                if error.errno not in _NO_NAME:
+                    raise
+                # One file is no reason to be without all others.
+                done.unnameable.append(path)
+            else:
+                done.written += 1
         else:
             done.kept.append(path)
     return done
@@ -242,7 +254,9 @@ class _Tree:
             return True
         try:
             real = stat.S_ISDIR(folder.lstat().st_mode)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if not _is_missing(error):
+                raise
             return False
         if not real or not self._in_real_folder(folder):
             return False
@@ -265,5 +279,12 @@ class _Tree:
 def _is_file(place: Path) -> bool:
     try:
         return stat.S_ISREG(place.lstat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if not _is_missing(error):
+            raise
         return False
+
+
+def _is_missing(error: OSError) -> bool:
+    """Say whether an error means that there is no such file, and never was."""
+    return isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno in _NO_NAME

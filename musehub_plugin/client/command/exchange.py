@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from musehub_plugin.client.command.options import common, connection, repo_url, report, token_option
+from musehub_plugin.client.command.options import common, connection, repo_url, report, require_names, token_option
 from musehub_plugin.client.command.terminal import Terminal
 from musehub_plugin.client.errors import WorkdirError, printable
 
@@ -52,6 +52,12 @@ def clone_command(
             f"{cloned.workdir.root}: {fetched.new_commits} commits, "
             f"{cloned.files.written + cloned.files.unchanged} files on {cloned.branch}"
         )
+    if not cloned.head:
+        text += " (the repo is empty)"
+    if cloned.files.kept:
+        text += f"\n  files not written, since others are in their places: {len(cloned.files.kept)}"
+    if fetched.unusable:
+        text += f"\n  branches skipped, since no file can hold their names: {len(fetched.unusable)}"
     report(
         as_json,
         {
@@ -63,9 +69,12 @@ def clone_command(
             "skipped_branches": fetched.unusable,
             **_received(fetched),
             "files": cloned.files.written + cloned.files.unchanged,
+            "kept_files": cloned.files.kept,
+            "unnameable_files": cloned.files.unnameable,
         },
-        text + ("" if cloned.head else " (the repo is empty)"),
+        text,
     )
+    require_names(cloned.files)
 
 
 @click.command("fetch")
@@ -135,9 +144,11 @@ def pull_command(remote: str, every_branch: bool, force: bool, token_file: Path 
             "ahead": pulled.ahead,
             "files": files.written,
             "removed_files": files.removed,
+            "unnameable_files": files.unnameable,
         },
         "\n".join(lines) or f"{remote}: nothing new",
     )
+    require_names(files)
 
 
 @click.command("push")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from musehub_plugin.client.command.options import common, repo_url, report
+from musehub_plugin.client.command.options import common, repo_url, report, require_names
 from musehub_plugin.client.command.terminal import Terminal
 from musehub_plugin.client.errors import WorkdirError
 
@@ -82,6 +82,7 @@ def import_git_command(
             "directory": os.fspath(target),
             "files": files.written if files is not None else 0,
             "kept_files": files.kept if files is not None else [],
+            "unnameable_files": files.unnameable if files is not None else [],
         },
         "\n".join(
             [
@@ -91,6 +92,7 @@ def import_git_command(
             ]
         ),
     )
+    require_names(files)
 
 
 @click.command("init")
@@ -158,10 +160,16 @@ def unpack_command(as_json: bool) -> None:
         done = unpack(workdir, progress=terminal.show)
     report(
         as_json,
-        {**_counts(done), "files": done.files.written, "kept_files": done.files.kept},
+        {
+            **_counts(done),
+            "files": done.files.written,
+            "kept_files": done.files.kept,
+            "unnameable_files": done.files.unnameable,
+        },
         f"{workdir.root}: {done.commit_count} commits, {done.snapshot_count} snapshots, {done.blob_count} blobs "
         f"unpacked, {done.files.written} files written",
     )
+    require_names(done.files)
 
 
 @click.command("pack")

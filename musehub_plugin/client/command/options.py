@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from musehub_plugin.client.errors import ClientError
+from musehub_plugin.client.errors import ClientError, WorkdirError
 
 if TYPE_CHECKING:
     from musehub_plugin.client.progress import Progress
     from musehub_plugin.client.transport import HubTransport
+    from musehub_plugin.client.worktree import CheckedOut
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _state = {"verbose": False}
@@ -96,6 +97,19 @@ def connection(url: str, token_file: Path | None, progress: Progress) -> HubTran
     hub = HubTransport(checked, token=token, progress=progress)
     hub.ask_ahead("refs")
     return hub
+
+
+def require_names(files: CheckedOut | None) -> None:
+    """Fail where files could not be written, once all else is done and told.
+
+    Raises:
+        WorkdirError: the file system has no names for them.
+    """
+    if files is not None and files.unnameable:
+        more = f" and {len(files.unnameable) - 1} more" if len(files.unnameable) > 1 else ""
+        raise WorkdirError(
+            f"this file system has no name for {files.unnameable[0]!r:.200}{more}; everything else is there"
+        )
 
 
 def report(as_json: bool, result: Mapping[str, Any], text: str) -> None:

@@ -67,6 +67,18 @@ def test_a_second_checkout_writes_nothing(workdir: Workdir) -> None:
     assert (done.written, done.unchanged) == (0, 4)
 
 
+@pytest.mark.parametrize("path", ["n" * 256, "n" * 256 + "/x", "/".join(["n" * 100] * 40)])
+def test_a_name_that_the_file_system_cannot_have_is_told_and_all_else_is_written(workdir: Workdir, path: str) -> None:
+    done = checkout(workdir, commit(workdir, {**FILES, path: b"x"}))
+    assert (tree(workdir), done.written, done.unnameable) == (FILES, 4, [path])
+
+
+def test_a_name_that_the_file_system_cannot_have_is_in_nobodys_way(workdir: Workdir) -> None:
+    one, two = (commit(workdir, {"a": content, "n" * 256: content}) for content in (b"1", b"2"))
+    checkout(workdir, one)
+    assert in_the_way(workdir, two, previous=one) == []
+
+
 def test_files_follow_from_one_commit_to_another(workdir: Workdir) -> None:
     one, two = commit(workdir, {"a": b"1", "gone/x": b"x"}), commit(workdir, {"a": b"2", "new": b"n"})
     checkout(workdir, one)

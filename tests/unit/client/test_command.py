@@ -143,6 +143,13 @@ def test_an_import_of_no_repository_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "copy").exists()
 
 
+def test_a_name_that_the_file_system_cannot_have_is_a_failure_that_says_so(history: GitHistory, tmp_path: Path) -> None:
+    history.commit(files={b"\xe9" * 100: b"1", b"a": b"2"})
+    done = run("import-git", str(history.path), "--into", "copy", "--json", cwd=tmp_path)
+    assert (done.returncode, json.loads(done.stdout)["files"]) == (1, 1)
+    assert "this file system has no name for '%E9" in done.stderr
+
+
 def test_an_import_of_a_branch_that_is_not_there_leaves_nothing(history: GitHistory, tmp_path: Path) -> None:
     history.commit(files={b"a": b"1"})
     done = run("import-git", str(history.path), "--into", "copy", "--ref", "nosuch", cwd=tmp_path)

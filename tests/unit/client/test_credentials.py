@@ -55,6 +55,11 @@ def test_who_has_no_home_has_no_token() -> None:
     assert token_for(URL) is None
 
 
+def test_who_has_dev_null_for_a_home_has_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/dev/null")
+    assert token_for(URL) is None
+
+
 @pytest.mark.usefixtures("homeless")
 def test_who_has_no_home_is_told_where_else_a_token_can_be() -> None:
     with pytest.raises(ClientError, match="MUSEHUB_TOKEN"):
