@@ -76,7 +76,7 @@ class StreamsMPacks(Protocol):
     def open_mpack(self, mpack_id: str) -> BinaryIO | None:
         """Return the mpack as a seekable binary file, or None where it is not stored.
 
-        Reads may be range requests. They all see one version of the file, or raise `StorageUnavailable`.
+        Reads may be range requests. They all see one version of the file, or fail as methods of a `Storage` do.
         """
         ...
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tempfile
-from typing import IO, BinaryIO, Protocol, cast
+from typing import IO, Any, BinaryIO, Protocol, cast
 
 from musehub_plugin.ids import PREFIX
 from musehub_plugin.storage.base import (
@@ -61,8 +61,10 @@ def open_mpack(storage: Storage, mpack_id: str) -> BinaryIO | None:
 
     A backend that does not stream gives the whole mpack at once, in memory.
     """
-    if isinstance(storage, StreamsMPacks | ServedByPlugin):
+    if isinstance(storage, ServedByPlugin):
         return ask(storage.open_mpack, mpack_id)
+    if isinstance(storage, StreamsMPacks):
+        return _asked(ask(storage.open_mpack, mpack_id))
     return _file(ask(storage.get_mpack, mpack_id))
 
 
@@ -140,7 +142,8 @@ def receive_upload(storage: Storage, key: str, body: Readable, *, size: int, dig
 def open_upload(storage: Storage, key: str) -> BinaryIO | None:
     """Return what was uploaded under `key` as a seekable binary file, or None where nothing was."""
     if isinstance(storage, TakesUploads):
-        return ask(storage.open_upload, key)
+        file = ask(storage.open_upload, key)
+        return file if isinstance(storage, ServedByPlugin) else _asked(file)
     return open_mpack(storage, staged_id(key))
 
 
@@ -154,6 +157,32 @@ def delete_upload(storage: Storage, key: str) -> None:
         ask(storage.delete_upload, key)
     elif isinstance(storage, Deletes):
         ask(storage.delete_mpack, staged_id(key))
+
+
+class _AskedFile:
+    """A file of a backend, each read of which may fail as the backend's methods do."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1, /) -> bytes:
+        return ask(self._file.read, size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return ask(self._file.seek, offset, whence)
+
+    def __enter__(self) -> _AskedFile:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _asked(file: BinaryIO | None) -> BinaryIO | None:
+    return None if file is None else cast(BinaryIO, _AskedFile(file))
 
 
 def staged_id(key: str) -> str:

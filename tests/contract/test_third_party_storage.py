@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,6 +15,7 @@ from musehub_plugin import ids
 from musehub_plugin.errors import ConfigError
 from musehub_plugin.storage.base import ask
 from musehub_plugin.testing import History, make_commit, store_object
+from musehub_plugin.testing.apps import run_jobs
 from tests.environment import HubEnvironment
 from tests.exchange import Caller
 
@@ -194,6 +197,51 @@ def test_a_jobs_time_limit_is_no_outage(failing: tuple[OutOfReach, Caller, str])
     storage.error = JobTimeoutException()
     with pytest.raises(JobTimeoutException):
         ask(storage.get_mpack, ids.blob_id(b""))
+
+
+class FailingFile(BytesIO):
+    """A file of a store that can be away."""
+
+    def __init__(self, data: bytes, answer: Callable[[], None]) -> None:
+        super().__init__(data)
+        self._answer = answer
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._answer()
+        return super().read(size)
+
+
+class StreamingStorage(OutOfReach):
+    """One that gives files, and is away as soon as they are read."""
+
+    def open_mpack(self, mpack_id: str) -> BinaryIO | None:
+        data = self.mpacks.get(mpack_id)
+        return None if data is None else FailingFile(data, self._answer)
+
+    def put_mpack_file(self, mpack_id: str, file: BinaryIO) -> str:
+        return self.put_mpack(mpack_id, file.read())
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(), ClientError("SlowDown")], ids=repr)
+def test_a_store_that_is_away_while_its_file_is_read_is_503(hub: HubEnvironment, error: Exception) -> None:
+    storage = StreamingStorage()
+    app = hub.make_app(MUSEHUB_STORAGE=storage)
+    alice = Caller(app, "alice")
+    hub.create_repo(REPO)
+    history = History()
+    first = history.commit({"a": b"1"})
+    second = history.commit({"a": b"2"}, [first])
+    pack = history.pack()
+    assert alice.upload(alice.presign(REPO, pack).get_json(), pack) == 200
+    storage.error = error
+    unpacked = alice.unpack(REPO, ids.blob_id(pack), second)
+    storage.error = None
+    assert alice.unpack(REPO, ids.blob_id(pack), second).status_code == 200
+    run_jobs(app)
+    storage.error = error
+    fetched = alice.fetch(REPO, [second], [first])
+    for answer in (unpacked, fetched):
+        assert (answer.status_code, answer.get_json()["code"]) == (503, "storage-unavailable")
 
 
 def test_a_store_that_presigns_names_its_own_urls(hub: HubEnvironment) -> None:
