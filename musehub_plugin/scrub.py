@@ -262,12 +262,13 @@ class _Scrub:
         return false, missing
 
     def _drop_false_locations(self, mpack_id: str) -> bool:
-        """Forget a bad mpack's index rows if every blob that needs it is somewhere else too; say whether it was so."""
+        """Forget a bad mpack if every blob that needs it is somewhere else too; say whether it was so."""
         rows = inventory.index_rows(self._db, mpack_id)
         needed = inventory.held_by_anyone(self._db, rows)
         if inventory.elsewhere(self._db, mpack_id, needed) < needed:
             return False
         inventory.drop_index_rows(self._db, mpack_id, rows)
+        inventory.drop_refs(self._db, mpack_id)
         self._db.commit()
         return True
 

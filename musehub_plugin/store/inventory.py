@@ -97,6 +97,13 @@ def drop_index_rows(db: Database, mpack_id: str, object_ids: Iterable[str]) -> N
         )
 
 
+def drop_refs(db: Database, mpack_id: str) -> None:
+    """Forget that repos have an mpack: whoever pushes it again is asked for the bytes."""
+    db.change(
+        delete(MusehubMPackRef).where(MusehubMPackRef.mpack_id == mpack_id).execution_options(synchronize_session=False)
+    )
+
+
 def held_by_anyone(db: Database, object_ids: Iterable[str]) -> set[str]:
     """Return those of the blobs that some repo holds."""
     found: set[str] = set()

@@ -11,6 +11,7 @@ from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History
 from tests.environment import HubEnvironment
 from tests.exchange import Caller
+from tests.integration.ready.test_repack import Growing
 
 REPO = "alice/songs"
 
@@ -78,3 +79,37 @@ def test_r34_after_a_repair_what_was_answered_with_a_lost_pushed_pack_is_503(
     assert (found.kind, found.repaired) == ("mpack-missing", False)
     # Another process, which has none of its bytes.
     assert Caller(hub.make_app()).fetch(REPO, commits[4:]).status_code == 503
+
+
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+def test_r34_clones_do_not_begin_with_a_lost_pack_once_it_was_repaired_and_pushed_again(
+    hub: HubEnvironment, how: str
+) -> None:
+    growing = Growing(hub)
+    growing.push(4)
+    growing.repack()
+    (clone_pack,) = growing.chain()
+    if how == "missing":
+        lose(hub, clone_pack.mpack_id)
+    else:
+        hub.storage.put_mpack(clone_pack.mpack_id, b"other bytes")
+    assert next(problem.kind for problem in scrubbed(hub, repair=True)) == f"mpack-{how}"
+    assert growing.caller.push(REPO, growing.history.pack(), growing.made[-1]).status_code == 200
+    hub.run_jobs()
+    assert hub.caller().pull(REPO, growing.made[-1:]).blobs == growing.history.blobs
+
+
+def test_r34_a_lost_pack_whose_blobs_are_elsewhere_is_repaired_once(hub: HubEnvironment) -> None:
+    growing = Growing(hub)
+    growing.push(3)
+    growing.repack()
+    (clone_pack,) = growing.chain()
+    # The same blobs in another pack.
+    head = growing.history.commit({"c.txt": b"more"}, growing.made[-1:])
+    assert growing.caller.push(REPO, growing.history.pack(), head).status_code == 200
+    hub.run_jobs()
+    lose(hub, clone_pack.mpack_id)
+    (found,) = scrubbed(hub, repair=True)
+    assert (found.kind, found.repaired) == ("mpack-missing", True)
+    assert scrubbed(hub, repair=False) == []
+    assert hub.caller().pull(REPO, [head]).blobs == growing.history.blobs
