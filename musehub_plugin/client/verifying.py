@@ -74,8 +74,12 @@ def verify(workdir: Workdir, *, progress: Progress = silent) -> Verified:
             result.blob_count += pack.index.count("objects")
             result.snapshot_count += pack.index.count("snapshots")
             result.commit_count += pack.index.count("commits")
-    refs = [*workdir.branches().items(), *workdir.tags().items()]
-    refs += [("a remote's branch", head) for head in sorted(workdir.all_remote_heads())]
+    refs: list[tuple[str, str]] = []
+    for read in (_detached_head, _local_refs, _remote_refs):
+        try:
+            refs += read(workdir)
+        except ClientError as error:
+            result.problems.append(str(error))
     result.ref_count = len(refs)
     for name, head in refs:
         try:
@@ -86,6 +90,20 @@ def verify(workdir: Workdir, *, progress: Progress = silent) -> Verified:
             if missing:
                 result.problems.append(f"{name} names commit {head}, which is missing")
     return result
+
+
+def _detached_head(workdir: Workdir) -> list[tuple[str, str]]:
+    """Return what HEAD names where that is no branch; raise a `ClientError` where it is damaged."""
+    head = workdir.head_commit() if workdir.head_branch() is None else None
+    return [] if head is None else [("HEAD", head)]
+
+
+def _local_refs(workdir: Workdir) -> list[tuple[str, str]]:
+    return [*workdir.branches().items(), *workdir.tags().items()]
+
+
+def _remote_refs(workdir: Workdir) -> list[tuple[str, str]]:
+    return [("a remote's branch", head) for head in sorted(workdir.all_remote_heads())]
 
 
 def _blob_problem(workdir: Workdir, object_id: str) -> str | None:

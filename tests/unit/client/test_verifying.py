@@ -65,3 +65,17 @@ def test_a_commit_that_says_something_else_is_named(full: Workdir) -> None:
 def test_what_is_missing_is_named_with_who_needs_it(full: Workdir, kind: str, problem: str) -> None:
     file_of(full, IDS[kind][0]).unlink()
     assert verify(full).problems == [problem]
+
+
+@pytest.mark.parametrize("name", ["HEAD", "refs/heads/main", "remotes/origin/main"])
+def test_a_ref_that_no_command_can_read_is_a_problem_beside_others(full: Workdir, name: str) -> None:
+    file_of(full, FIRST["commit_id"]).unlink()
+    damaged = full.muse / name
+    damaged.parent.mkdir(parents=True, exist_ok=True)
+    damaged.write_bytes(b"junk junk")
+    assert [str(damaged) in problem for problem in verify(full).problems] == [False, True]
+
+
+def test_a_head_that_names_a_missing_commit_is_a_problem(full: Workdir) -> None:
+    (full.muse / "HEAD").write_text(ids.to_hex(ids.fake_id("nowhere")))
+    assert verify(full).problems == [f"HEAD names commit {ids.fake_id('nowhere')}, which is missing"]
