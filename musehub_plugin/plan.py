@@ -95,7 +95,7 @@ def plan_delta(
     """
     history = History(db, cache or GraphCache(0), repo_id)
     packed = history.packed([*want, *have])
-    if packed is None or not packed:
+    if packed is None:
         return _plan_by_rows(db, repo_id, want, have, history.rows())
     refuse_missing_wants(packed, want)
     packed_graph = history.graph
