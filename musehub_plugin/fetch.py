@@ -437,10 +437,10 @@ def plan_key(repo_id: str, want: Sequence[str], have: Sequence[str], *, mpacks: 
 
 
 def _content_key(repo_id: str, plan: Plan, *, thin: bool) -> str:
-    """Return the key of a plan: equal for whoever lacks the same."""
+    """Return the key of a plan: equal for whoever lacks the same, since what that starts from is then the same too."""
     copied = "" if plan.begins_with is None else plan.begins_with.mpack_id
     digest = hashlib.sha256(f"plan {repo_id}\0{copied}\0{thin:d}\0".encode())
-    for each in (plan.commit_ids, plan.object_ids, plan.border_ids if thin else ()):
+    for each in (plan.commit_ids, plan.object_ids):
         digest.update(len(each).to_bytes(8, "big"))
         digest.update(b"".join(map(to_digest, each)))
     return from_digest(digest.digest())

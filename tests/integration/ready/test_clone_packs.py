@@ -12,7 +12,7 @@ from musehub_plugin.signals import step
 from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History, make_commit
 from tests.environment import HubEnvironment
-from tests.integration.ready.receiving import Receiver
+from tests.integration.ready.receiving import ALL_CAPABILITIES, Receiver
 
 REPO = "alice/songs"
 
@@ -108,3 +108,17 @@ def test_a_clone_of_one_pack_and_a_fetch_of_what_came_since_are_not_the_same(
     hub.run_jobs()
     assert set(caller.pull(REPO, [second], [first]).commits) == {second}
     assert set(caller.pull(REPO, [second]).commits) == {first, second}
+
+
+def test_each_way_of_cloning_is_answered_in_its_own(hub: HubEnvironment, repacked: tuple[str, str]) -> None:
+    first = repacked[1]
+    history = History()
+    assert history.commit({"a.txt": b"one"}) == first
+    second = history.commit({"a.txt": b"two"}, [first])
+    caller = hub.caller("alice")
+    assert caller.push(REPO, history.pack(have=[first]), second).status_code == 200
+    hub.run_jobs()
+    for _ in range(2):
+        for capabilities in ALL_CAPABILITIES:
+            received = Receiver(caller, REPO).fetch([second], [], capabilities)
+            assert (received.commits, len(received.packs)) == ({first, second}, 1 + ("mpacks" in capabilities))

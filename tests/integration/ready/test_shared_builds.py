@@ -178,10 +178,10 @@ def test_packs_of_the_same_commits_are_each_with_the_blobs_that_are_lacking(hub:
 def test_each_way_of_asking_is_answered_in_its_own(hub: HubEnvironment, made: list[str]) -> None:
     receiver = Receiver(hub.caller(), REPO)
     receiver.fetch([made[2]])
-    for ways in (ALL_CAPABILITIES, tuple(reversed(ALL_CAPABILITIES))):
+    # Whichever way comes first: what it left is no answer to the others.
+    for want, have, ways in ((1, 0, ALL_CAPABILITIES), (3, 2, ALL_CAPABILITIES[::-1])):
         for capabilities in ways:
-            assert receiver.fetch([made[1]], [made[0]], capabilities).commits == {made[1]}
-            assert receiver.fetch([made[-1]], [made[2]], capabilities).commits == set(made[3:])
+            assert receiver.fetch([made[want]], [made[have]], capabilities).commits == {made[want]}
 
 
 def taken_for_no_time(db: Database, plan_key: str, repo_id: str, holder: str, seconds: int, most: int) -> bool:
@@ -218,6 +218,15 @@ def test_a_small_answer_of_the_newest_commits_is_kept_for_all_processes(
     for want, rows in (([made[3]], 0), ([made[-1], made[3]], 0), ([made[4]], 1), ([made[-1]], 2)):
         assert hub.caller().fetch(REPO, want, [made[0]], ["inline"]).status_code == 200
         assert hub.row_counts()["musehub_fetch_plan"] == rows
+
+
+def test_an_answer_by_url_is_kept_however_old_its_commits_are(
+    hub: HubEnvironment, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "_RECENT", 2)
+    assert hub.caller().fetch(REPO, [made[3]], [made[0]]).status_code == 200
+    # One for what is lacking, whoever lacks it, and one for the question.
+    assert hub.row_counts()["musehub_fetch_plan"] == 2
 
 
 def test_the_same_question_in_another_order_is_answered_without_building(

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
+from typing import BinaryIO
+
+import pytest
 
 from musehub_plugin import ids
+from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.framecache import FrameCache
 from musehub_plugin.hub import EXTENSION_KEY
-from musehub_plugin.storage.base import Deletes
+from musehub_plugin.storage.base import Deletes, StreamsMPacks
 from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History
 from tests.environment import HubEnvironment
+from tests.integration.ready.receiving import Receiver
 
 REPO = "alice/songs"
 FOLDERS = 6
@@ -31,6 +36,39 @@ def test_blobs_to_lean_on_that_are_lost_make_a_pack_less_thin(hub: HubEnvironmen
     storage.delete_mpack(ids.blob_id(first))
     answer = hub.caller().fetch(REPO, [head], [have], ["inline", "thin"]).get_json()
     assert (answer["blob_count"], answer["size_bytes"] > len(content)) == (1, True)
+
+
+@pytest.mark.parametrize("way", ["lost", "away"])
+def test_a_pack_that_lost_some_of_what_it_could_lean_on_is_right(
+    hub: HubEnvironment, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    hub.create_repo(REPO)
+    chance, history, line = Random(0), History(), list[str]()
+    a, b = chance.randbytes(1000), chance.randbytes(1000)
+    packs: list[bytes] = []
+    for files in ({"a": a}, {"a": a, "b": b}, {"a": a + b"!", "b": b + b"!"}):
+        line.append(history.commit(files, line[-1:]))
+        packs.append(history.pack(want=line[-1:], have=line[-2:-1]))
+        assert hub.caller("alice").push(REPO, packs[-1], line[-1]).status_code == 200
+    hub.run_jobs()
+    hub.app.extensions[EXTENSION_KEY] = replace(hub_of(hub.app), frames=FrameCache(0))
+    receiver = Receiver(hub.caller(), REPO)
+    receiver.fetch([line[1]])
+    storage, gone = hub.storage, ids.blob_id(packs[1])
+    assert isinstance(storage, Deletes)
+    assert isinstance(storage, StreamsMPacks)
+    opened = storage.open_mpack
+
+    def away(mpack_id: str) -> BinaryIO | None:
+        if mpack_id == gone:
+            raise StorageUnavailable("it is away")
+        return opened(mpack_id)
+
+    if way == "lost":
+        storage.delete_mpack(gone)
+    else:
+        monkeypatch.setattr(storage, "open_mpack", away)
+    assert len(receiver.fetch([line[2]], [line[1]], ["inline", "thin"]).blobs) == 2
 
 
 def test_a_pack_that_many_changes_lean_on_is_opened_once(hub: HubEnvironment) -> None:
