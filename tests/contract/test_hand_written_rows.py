@@ -8,6 +8,7 @@ import msgpack
 import pytest
 
 from musehub_plugin import ids
+from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.models import (
     MusehubBranch,
     MusehubCommit,
@@ -154,6 +155,48 @@ def test_a_false_row_and_a_false_mpack_do_not_hide_the_true_bytes(hub: HubEnviro
     index_in_new_mpack(hub, b"nor these")
     hub.storage.put(BLOB, CONTENT)
     assert_served(hub)
+
+
+@pytest.mark.parametrize("place", ["row", "mpack", "storage"])
+def test_a_blob_of_which_only_false_bytes_are_there_is_called_damaged(hub: HubEnvironment, place: str) -> None:
+    write_rows(hub, content_cache=b"not the bytes" if place == "row" else None)
+    if place == "mpack":
+        index_in_new_mpack(hub, b"not the bytes")
+    if place == "storage":
+        hub.storage.put(BLOB, b"not the bytes")
+    answer = hub.caller().fetch(REPO, [COMMIT])
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "blob-damaged")
+
+
+def put_away(hub: HubEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have storage not answer where an mpack is to be read."""
+
+    def away(mpack_id: str) -> None:
+        raise StorageUnavailable("it is away")
+
+    monkeypatch.setattr(hub.storage, "open_mpack", away)
+
+
+def test_a_blob_in_storage_by_its_id_is_served_where_its_mpack_is_away(
+    hub: HubEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(hub, content_cache=None)
+    index_in_new_mpack(hub, CONTENT)
+    hub.storage.put(BLOB, CONTENT)
+    with monkeypatch.context() as patch:
+        put_away(hub, patch)
+        answer = hub.caller().fetch(REPO, [COMMIT]).get_json()
+    assert answer["blob_count"] == 1
+
+
+def test_a_blob_in_an_mpack_that_is_away_is_not_called_damaged(
+    hub: HubEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(hub, content_cache=None)
+    index_in_new_mpack(hub, CONTENT)
+    put_away(hub, monkeypatch)
+    answer = hub.caller().fetch(REPO, [COMMIT])
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "storage-unavailable")
 
 
 def test_bytes_in_the_row_serve_where_a_pushed_pack_is_lost(hub: HubEnvironment) -> None:
