@@ -14,7 +14,10 @@ A token is never part of a URL, a message or a log.
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -64,7 +67,8 @@ def check_token(text: str) -> str | None:
 def store(url: str, token: str) -> str:
     """Keep a token for the hub of a URL, and return where: the keyring, where there is one, else the file."""
     host = host_of(url)
-    kept = _read_file()
+    # Before anything is changed: a file that cannot be read is no place to keep a token in.
+    _read_file()
     keyring = _keyring()
     if keyring is not None:
         try:
@@ -73,20 +77,17 @@ def store(url: str, token: str) -> str:
             keyring = None
     if keyring is not None:
         # The file is looked into first: an older token there would be taken for this one.
-        if kept.pop(host, None) is not None:
-            _write_file(kept)
+        _forget_in_file(host)
         return "the system's keyring"
-    _write_file({**kept, host: token})
+    with _alone():
+        _write_file({**_read_file(), host: token})
     return os.fspath(credentials_path())
 
 
 def forget(url: str) -> bool:
     """Forget the token for the hub of a URL, and return whether one was kept here."""
     host = host_of(url)
-    kept = _read_file()
-    found = kept.pop(host, None) is not None
-    if found:
-        _write_file(kept)
+    found = _forget_in_file(host)
     if _from_keyring(host) is not None:
         keyring = _keyring()
         if keyring is not None:
@@ -159,10 +160,33 @@ def _read_file() -> dict[str, str]:
     return tokens
 
 
-def _write_file(tokens: dict[str, str]) -> None:
+def _forget_in_file(host: str) -> bool:
+    """Forget a hub's token in the file, and return whether there was one."""
+    if host not in _read_file():
+        return False
+    with _alone():
+        kept = _read_file()
+        kept.pop(host, None)
+        _write_file(kept)
+    return True
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Wait until no other process changes the file, which is read and then written."""
     path = credentials_path()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temp = path.with_name(f"{path.name}.{os.getpid()}")
+    with path.with_name(f"{path.name}.lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _write_file(tokens: dict[str, str]) -> None:
+    """Write the file; the caller is alone with it."""
+    path = credentials_path()
+    temp = path.with_name(f"{path.name}.new")
+    # One that was killed may have left its own.
+    temp.unlink(missing_ok=True)
     # The mode is right before the first byte is in it.
     handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -76,6 +77,13 @@ def test_the_file_is_for_its_owner_alone_and_holds_one_token_for_each_hub() -> N
         "other",
         None,
     )
+
+
+def test_tokens_that_are_kept_at_the_same_time_are_all_kept() -> None:
+    urls = [f"https://hub-{number}.example" for number in range(16)]
+    with ThreadPoolExecutor(len(urls)) as threads:
+        list(threads.map(lambda url: store(url, SECRET), urls))
+    assert [token_for(url) for url in urls] == [SECRET] * len(urls)
 
 
 def test_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
