@@ -90,7 +90,14 @@ class StorageContract:
     def test_put_returns_a_uri_for_the_record(self, storage: Storage) -> None:
         """A URI names its blob: two blobs have two."""
         first, second = secrets.token_bytes(16), secrets.token_bytes(16)
-        assert storage.put(blob_id(first), first) != storage.put(blob_id(second), second)
+        uris = {storage.put(blob_id(first), first), storage.put(blob_id(second), second)}
+        assert (len(uris), {type(uri) for uri in uris}) == (2, {str})
+
+    def test_put_mpack_returns_a_uri_for_the_record(self, storage: Storage) -> None:
+        """A push has to note it."""
+        first, second = secrets.token_bytes(16), secrets.token_bytes(16)
+        uris = {storage.put_mpack(blob_id(first), first), storage.put_mpack(blob_id(second), second)}
+        assert (len(uris), {type(uri) for uri in uris}) == (2, {str})
 
     def test_an_mpack_comes_back_as_it_was_stored(self, storage: Storage) -> None:
         """A few megabytes, since mpacks are large."""
@@ -205,8 +212,8 @@ class StreamsMPacksContract:
         content = secrets.token_bytes(100_000)
         file = io.BytesIO(b"head" + content)
         file.seek(4)
-        storage.put_mpack_file(blob_id(content), file)
-        assert _whole(storage, content) == content
+        uri = storage.put_mpack_file(blob_id(content), file)
+        assert (_whole(storage, content), type(uri)) == (content, str)
 
     def test_an_empty_file_is_stored_as_an_empty_mpack(self, storage: StreamsMPacks) -> None:
         """No bytes is not the same as not stored."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from functools import partial
 from pathlib import Path
+from typing import cast
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -123,6 +124,17 @@ class TestThirdPartyStorage(StorageContract):
     @pytest.fixture
     def storage(self) -> ThirdPartyStorage:
         return ThirdPartyStorage()
+
+
+class ForgetfulStorage(ThirdPartyStorage):
+    def put_mpack(self, mpack_id: str, data: bytes) -> str:
+        super().put_mpack(mpack_id, data)
+        return cast(str, None)
+
+
+def test_a_put_that_returns_nothing_fails_the_contract() -> None:
+    with pytest.raises(AssertionError):
+        StorageContract().test_put_mpack_returns_a_uri_for_the_record(ForgetfulStorage())
 
 
 class UnreachableStorage(ThirdPartyStorage):
