@@ -164,7 +164,10 @@ class Workdir(EntityFiles):
             if path.suffix == ".part":
                 stale = age > _PARTIAL_SECONDS
             else:
-                stale = age > _TEMPORARY_SECONDS and pid.isdecimal() and not _runs(int(pid))
+                # In a container every command is the same process number, and one before this had its number too.
+                stale = (
+                    age > _TEMPORARY_SECONDS and pid.isdecimal() and (int(pid) == os.getpid() or not _runs(int(pid)))
+                )
             if stale:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 

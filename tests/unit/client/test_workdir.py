@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import time
 import tomllib
 from pathlib import Path
 
@@ -213,6 +215,17 @@ def test_a_damaged_snapshot_file_is_named(workdir: Workdir, content: str) -> Non
 def test_a_second_command_is_told_to_wait(workdir: Workdir) -> None:
     with workdir.lock(), pytest.raises(WorkdirError, match="another musehub command"), Workdir(workdir.root).lock():
         pass
+
+
+@pytest.mark.parametrize(("age", "stays"), [(0, True), (2 * 3_600, False)])
+def test_what_a_killed_command_of_the_same_number_left_is_removed_in_time(
+    workdir: Workdir, age: int, *, stays: bool
+) -> None:
+    left = workdir.temp_path()
+    left.write_bytes(b"half")
+    os.utime(left, (time.time() - age,) * 2)
+    with workdir.lock():
+        assert left.exists() is stays
 
 
 def test_a_working_copy_is_found_from_a_folder_inside(workdir: Workdir) -> None:
