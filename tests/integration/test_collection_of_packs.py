@@ -12,7 +12,7 @@ from musehub_plugin.ids import blob_id, fake_id
 from musehub_plugin.models import MusehubMPackIndex, MusehubRepo
 from musehub_plugin.scrub import scrub
 from musehub_plugin.store import garbage, jobs
-from musehub_plugin.store.models import Base, MusehubFetchPack, MusehubJob, MusehubMPack
+from musehub_plugin.store.models import Base, MusehubFetchPack, MusehubJob, MusehubMPack, MusehubUpload
 from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History
 from tests.environment import HubEnvironment
@@ -66,6 +66,26 @@ def test_the_pack_of_a_deleted_repo_goes_though_another_repo_has_one_of_its_blob
     assert files(hub) == 1
     pulled = hub.caller().pull("alice/songs", [*history["alice/songs"].commits])
     assert pulled.blobs == history["alice/songs"].blobs
+
+
+def test_nothing_is_left_of_repos_that_were_deleted(hub: HubEnvironment) -> None:
+    for repo in ("alice/songs", "alice/drums"):
+        growing = Growing(hub, repo)
+        base = growing.push(3)
+        growing.repack()
+        growing.push(2, on=base, force=True)
+        hub.caller().pull(repo, growing.made[-1:], growing.made[:1])
+        growing.caller.upload(growing.caller.presign(repo, b"never unpacked").get_json(), b"never unpacked")
+        growing.repack()
+    long_ago = datetime.now(UTC) - timedelta(days=3)
+    with hub.session() as session:
+        session.execute(update(MusehubRepo).values(deleted_at=long_ago))
+        session.execute(update(MusehubUpload).values(expires_at=long_ago))
+        session.commit()
+    for _ in range(2):
+        collected(hub)
+    assert {name: count for name, count in hub.row_counts().items() if count} == {}
+    assert files(hub) == 0
 
 
 def rows(**further: Base) -> list[Base]:
