@@ -229,6 +229,9 @@ class _Tree:
         try:
             with self._workdir.open_blob(object_id) as blob, temp.open("xb") as file:
                 shutil.copyfileobj(blob, file, 1 << 20)
+            if os.path.lexists(place):
+                # Muse knows no modes: who made a script executable did so here, and wants it to stay so.
+                temp.chmod(stat.S_IMODE(place.lstat().st_mode) & 0o777)
             temp.replace(place)
         finally:
             temp.unlink(missing_ok=True)

@@ -67,6 +67,14 @@ def test_a_second_checkout_writes_nothing(workdir: Workdir) -> None:
     assert (done.written, done.unchanged) == (0, 4)
 
 
+def test_a_script_that_was_made_executable_stays_so_when_it_changes(workdir: Workdir) -> None:
+    one, two = commit(workdir, {"run": b"1"}), commit(workdir, {"run": b"2"})
+    checkout(workdir, one)
+    (workdir.root / "run").chmod(0o755)
+    checkout(workdir, two, previous=one)
+    assert (tree(workdir), (workdir.root / "run").stat().st_mode & 0o777) == ({"run": b"2"}, 0o755)
+
+
 @pytest.mark.parametrize("path", ["n" * 256, "n" * 256 + "/x", "/".join(["n" * 100] * 40)])
 def test_a_name_that_the_file_system_cannot_have_is_told_and_all_else_is_written(workdir: Workdir, path: str) -> None:
     done = checkout(workdir, commit(workdir, {**FILES, path: b"x"}))
