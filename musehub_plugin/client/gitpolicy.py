@@ -35,7 +35,7 @@ class GitImport:
         executables: paths that are executable somewhere in the history.
         submodules: paths that are submodules somewhere in the history.
         escaped_paths: paths that were written with `%XX`.
-        skipped_paths: paths that were left out.
+        skipped_paths: paths that were left out, since no client could restore them, or another became the same.
         skipped_refs: refs whose names cannot be branch names.
         merged_commits: git commits that became the same muse commit as another.
         latin1_texts: messages and author names that were not UTF-8.
@@ -78,6 +78,7 @@ class Policy:
     def __init__(self, result: GitImport) -> None:
         self._result = result
         self._shown: dict[bytes, str | None] = {}
+        self._taken: dict[str, bytes] = {}
         self._seen: dict[bytes, set[bytes]] = {SYMLINK: set(), EXECUTABLE: set(), SUBMODULE: set()}
 
     def change(self, change: GitChange) -> tuple[str | None, bool]:
@@ -110,6 +111,9 @@ class Policy:
         if path not in self._shown:
             shown = muse_path(path)
             restorable = unsafe_path(shown) is None
+            if restorable and "%" in shown:
+                # A name of git may be what another one becomes: one file in two places would be neither.
+                restorable = self._taken.setdefault(shown, path) == path
             self._result.skipped_paths += not restorable
             self._result.escaped_paths += restorable and shown.encode() != path
             self._shown[path] = shown if restorable else None

@@ -294,6 +294,17 @@ def test_replacement_refs_are_not_followed(history: GitHistory, workdir: Workdir
     assert head_record(workdir)["message"] == "true"
 
 
+@pytest.mark.parametrize("names", [(b"\xe9", b"%E9"), (b"%E9", b"\xe9")])
+def test_of_two_names_that_become_the_same_the_second_is_left_out(
+    history: GitHistory, workdir: Workdir, names: tuple[bytes, bytes]
+) -> None:
+    first = history.commit(files={names[0]: b"1"})
+    second = history.commit(parents=[first], files={names[1]: b"2"})
+    history.commit(parents=[second], files={names[1]: None})
+    assert import_git(history.path, workdir).skipped_paths == 1
+    assert files_of(workdir) == {"%E9": b"1"}
+
+
 def test_the_commits_that_end_a_shallow_clone_are_counted(
     history: GitHistory, workdir: Workdir, tmp_path: Path
 ) -> None:
