@@ -8,6 +8,7 @@ import msgpack
 import pytest
 
 from musehub_plugin import ids
+from musehub_plugin.blobs import LARGE_BLOB
 from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.models import (
     MusehubBranch,
@@ -157,11 +158,13 @@ def test_a_false_row_and_a_false_mpack_do_not_hide_the_true_bytes(hub: HubEnviro
     assert_served(hub)
 
 
-@pytest.mark.parametrize("place", ["row", "mpack", "storage"])
+@pytest.mark.parametrize("place", ["row", "mpack", "large in an mpack", "storage"])
 def test_a_blob_of_which_only_false_bytes_are_there_is_called_damaged(hub: HubEnvironment, place: str) -> None:
     write_rows(hub, content_cache=b"not the bytes" if place == "row" else None)
     if place == "mpack":
         index_in_new_mpack(hub, b"not the bytes")
+    if place == "large in an mpack":
+        index_in_new_mpack(hub, bytes(LARGE_BLOB + 1))
     if place == "storage":
         hub.storage.put(BLOB, b"not the bytes")
     answer = hub.caller().fetch(REPO, [COMMIT])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 
 from musehub_plugin.ids import fake_id
 from musehub_plugin.models import MusehubCommit, MusehubCommitRef, MusehubObjectRef
 from musehub_plugin.repack import repack
 from musehub_plugin.signals import step
+from musehub_plugin.storage.base import Deletes
+from musehub_plugin.store.models import MusehubClonePack
 from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History, make_commit
 from tests.environment import HubEnvironment
@@ -122,3 +124,24 @@ def test_each_way_of_cloning_is_answered_in_its_own(hub: HubEnvironment, repacke
         for capabilities in ALL_CAPABILITIES:
             received = Receiver(caller, REPO).fetch([second], [], capabilities)
             assert (received.commits, len(received.packs)) == ({first, second}, 1 + ("mpacks" in capabilities))
+
+
+@pytest.mark.parametrize("left", [None, b"not what it was"], ids=["lost", "damaged"])
+def test_a_clone_that_begins_with_a_pack_that_cannot_be_read_is_503(
+    hub: HubEnvironment, repacked: tuple[str, str], left: bytes | None
+) -> None:
+    first = repacked[1]
+    history = History()
+    assert history.commit({"a.txt": b"one"}) == first
+    second = history.commit({"a.txt": b"two"}, [first])
+    caller = hub.caller("alice")
+    assert caller.push(REPO, history.pack(have=[first]), second).status_code == 200
+    hub.run_jobs()
+    with hub.session() as session:
+        (mpack_id,) = session.scalars(select(MusehubClonePack.mpack_id))
+    assert isinstance(hub.storage, Deletes)
+    hub.storage.delete_mpack(mpack_id)
+    if left is not None:
+        hub.storage.put_mpack(mpack_id, left)
+    answer = caller.fetch(REPO, [second])
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "storage-unavailable")

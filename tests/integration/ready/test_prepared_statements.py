@@ -193,6 +193,15 @@ def test_a_build_is_taken_over_where_the_lease_has_ended(hub: HubEnvironment) ->
     assert took == [True, True]
 
 
+def test_builds_whose_lease_has_ended_are_not_counted(hub: HubEnvironment) -> None:
+    with hub.session() as session:
+        database = Database(session)
+        took = [
+            take_build(database, fake_id(name), "a repo", "x", seconds, 1) for name, seconds in (("a", -1), ("b", 60))
+        ]
+    assert took == [True, True]
+
+
 def test_no_more_builds_are_taken_than_may_be_made(hub: HubEnvironment) -> None:
     with hub.session() as session:
         database = Database(session)

@@ -1,4 +1,4 @@
-"""How the blobs that a thin pack leans on are read."""
+"""How blobs are read that few fetches need, those that a thin pack leans on among them."""
 
 from __future__ import annotations
 
@@ -69,6 +69,20 @@ def test_a_pack_that_lost_some_of_what_it_could_lean_on_is_right(
     else:
         monkeypatch.setattr(storage, "open_mpack", away)
     assert len(receiver.fetch([line[2]], [line[1]], ["inline", "thin"]).blobs) == 2
+
+
+def test_a_frame_at_hand_that_is_not_what_it_should_be_is_passed_over(hub: HubEnvironment) -> None:
+    hub.create_repo(REPO)
+    history, content = History(), b"la la la\n" * 100
+    head = history.commit({"a": content})
+    pack = history.pack()
+    assert hub.caller("alice").push(REPO, pack, head).status_code == 200
+    hub.run_jobs()
+    false = bytes(len(content))
+    frames = FrameCache(1 << 20)
+    frames.keep(ids.blob_id(pack), 0, len(false), [false])
+    hub.app.extensions[EXTENSION_KEY] = replace(hub_of(hub.app), frames=frames)
+    assert list(hub.caller().pull(REPO, [head]).blobs.values()) == [content]
 
 
 def test_a_pack_that_many_changes_lean_on_is_opened_once(hub: HubEnvironment) -> None:
