@@ -12,6 +12,7 @@ from musehub_plugin import ids
 from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.framecache import FrameCache
 from musehub_plugin.hub import EXTENSION_KEY
+from musehub_plugin.mpack.thin import MAX_BASES
 from musehub_plugin.storage.base import Deletes, StreamsMPacks
 from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History
@@ -69,6 +70,31 @@ def test_a_pack_that_lost_some_of_what_it_could_lean_on_is_right(
     else:
         monkeypatch.setattr(storage, "open_mpack", away)
     assert len(receiver.fetch([line[2]], [line[1]], ["inline", "thin"]).blobs) == 2
+
+
+def test_a_thin_pack_leaves_out_what_was_removed(hub: HubEnvironment) -> None:
+    hub.create_repo(REPO)
+    history = History()
+    have = history.commit({"a": b"one", "b": b"two"})
+    head = history.commit({"a": b"three"}, [have])
+    assert hub.caller("alice").push(REPO, history.pack(), head).status_code == 200
+    hub.run_jobs()
+    receiver = Receiver(hub.caller(), REPO)
+    receiver.fetch([have])
+    receiver.fetch([head], [have], ["inline", "thin"])
+    assert receiver.manifests == history.snapshots
+
+
+def test_a_thin_pack_leans_on_no_more_snapshots_than_a_pack_may(hub: HubEnvironment) -> None:
+    hub.create_repo(REPO)
+    history = History()
+    haves = [history.commit({f"{number}": b"%d" % number}) for number in range(MAX_BASES + 1)]
+    head = history.commit({"all": b"merged"}, haves)
+    assert hub.caller("alice").push(REPO, history.pack(), head).status_code == 200
+    hub.run_jobs()
+    receiver = Receiver(hub.caller(), REPO)
+    receiver.fetch(haves)
+    assert receiver.fetch([head], haves, ["inline", "thin"]).commits == {head}
 
 
 def test_a_frame_at_hand_that_is_not_what_it_should_be_is_passed_over(hub: HubEnvironment) -> None:
