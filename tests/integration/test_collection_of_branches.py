@@ -6,15 +6,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, text, update
+from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
 from musehub_plugin import ids
 from musehub_plugin.gc import Collected, collect
 from musehub_plugin.models import MusehubBranch, MusehubCommitRef, MusehubRepo, MusehubSnapshot
+from musehub_plugin.push import BranchUpdate, move_branch
 from musehub_plugin.scrub import scrub
 from musehub_plugin.signals import step
-from musehub_plugin.store import manifests
+from musehub_plugin.store import locks, manifests
 from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History
 from tests.environment import HubEnvironment
@@ -154,6 +156,21 @@ def test_what_a_commit_needs_that_came_and_went_meanwhile_stays(hub: HubEnvironm
 
 def assert_pushed(answer: TestResponse) -> None:
     assert answer.status_code == 200, answer.get_data(as_text=True)
+
+
+@pytest.mark.parametrize("hub", ["postgresql+s3"], indirect=True)
+def test_no_branch_moves_while_garbage_is_removed(hub: HubEnvironment) -> None:
+    _, _, _, gone = lost(hub)
+    with hub.app.app_context():
+        plugin = hub_of(hub.app)
+        database = plugin.database()
+        repo_id = database.execute(select(MusehubRepo.repo_id)).scalar_one()
+        database.execute(text("SET lock_timeout = '50ms'"))
+        with database.apart() as collecting:
+            assert locks.own_history(collecting)
+            with pytest.raises(OperationalError, match="lock timeout"):
+                move_branch(plugin, database, repo_id, BranchUpdate("main", gone, None, force=False))
+        database.rollback()
 
 
 def test_a_commit_that_is_reached_is_not_noted(hub: HubEnvironment) -> None:

@@ -10,8 +10,10 @@ import msgpack
 import pytest
 
 from musehub_plugin import ids
-from musehub_plugin.mpack import MPackError, MPackReader, parse_wire_mpack
-from musehub_plugin.mpack.zstd import zstd
+from musehub_plugin.mpack import Limits, MPackError, MPackReader, parse_wire_mpack
+from musehub_plugin.mpack import reader as reader_module
+from musehub_plugin.mpack.layout import Codec, encode_frame
+from musehub_plugin.mpack.zstd import compress, zstd
 
 # `assemble` and `hand_frame` are fixtures of conftest.py.
 Assemble = Callable[..., bytes]
@@ -32,9 +34,11 @@ def test_a_compressed_table_of_contents_reads(assemble: Assemble, hand_frame: Ha
     assert parse_wire_mpack(data)["blobs"] == BLOBS
 
 
-def test_optional_frames_and_unknown_keys_are_skipped(assemble: Assemble, hand_frame: HandFrame) -> None:
-    later = hand_frame(128, b"from a later version", 7, codec=9, raw=1 << 60)
-    data = assemble(hand_frame(1, b"hello", 1), later, hand_frame(2, DIRECTORY, 1), extra={"later": [{"x": 1}]})
+@pytest.mark.parametrize("codec", [2, 9])
+def test_optional_frames_and_unknown_keys_are_skipped(assemble: Assemble, hand_frame: HandFrame, codec: int) -> None:
+    later = hand_frame(128, b"from a later version", 7, codec=codec, raw=1 << 60)
+    extra = {"later": [{"x": 1}], "bases": "of no thin pack"}
+    data = assemble(hand_frame(1, b"hello", 1), later, hand_frame(2, DIRECTORY, 1), extra=extra)
     assert parse_wire_mpack(data)["blobs"] == BLOBS
 
 
@@ -119,6 +123,7 @@ def test_a_table_row_that_is_not_five_sizes_is_refused(column: int, value: objec
         pytest.param({"frames": [[]] * 5}, id="no needs"),
         pytest.param({"needs": []}, id="no frames"),
         pytest.param({"needs": [1], "frames": [[]] * 5}, id="a need that is no string"),
+        pytest.param({"needs": [[]], "frames": [[]] * 5}, id="a need that is an array"),
         pytest.param({"needs": [], "frames": [[]] * 4}, id="four columns"),
         pytest.param({"needs": [], "frames": [[], [], [], [], [1]]}, id="columns of different length"),
         pytest.param({"needs": [], "frames": [[], [], [], [], 1]}, id="a column that is no array"),
@@ -205,6 +210,66 @@ def test_a_directory_of_fewer_blobs_than_the_frames_count_is_refused(assemble: A
         parse_wire_mpack(assemble(hand_frame(1, b"hello", 2), hand_frame(2, DIRECTORY, 1)))
 
 
+def test_a_directory_of_more_blobs_than_the_frames_count_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
+    directory = hand_frame(2, directory_of((HELLO, 5), (ids.fake_id("another"), 0)), 2)
+    with pytest.raises(MPackError, match="directory"):
+        parse_wire_mpack(assemble(hand_frame(1, b"hello", 1), directory))
+
+
+def test_outside_ids_and_snapshots_take_turns(assemble: Assemble, hand_frame: HandFrame) -> None:
+    outside, none = (
+        hand_frame(3, ids.to_digest(HELLO), 1),
+        hand_frame(4, msgpack.packb(EMPTY_COLUMNS["snapshots"][1]), 0),
+    )
+    assert list(MPackReader(io.BytesIO(assemble(none, outside, none))).outside_objects()) == [HELLO]
+
+
+def test_a_directory_that_is_too_long_to_keep_is_read_where_it_is_needed(
+    assemble: Assemble, hand_frame: HandFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "_KEPT_SIZES", 0)
+    sizes = [2, 1, 3, 4, 2, 5]
+    blobs = [(ids.fake_id(str(number)), size) for number, size in enumerate(sizes)]
+    frames = [hand_frame(1, bytes(sum(sizes[at : at + 2])), 2) for at in (0, 2, 4)]
+    directory = [hand_frame(2, directory_of(*blobs[at : at + 3]), 3) for at in (0, 3)]
+    reader = MPackReader(io.BytesIO(assemble(*frames, *directory)))
+    placed = list(reader.placed_digests())
+    assert [place[3] for _, place in placed] == sizes
+    for first in range(3):
+        assert list(reader.placed_digests(range(first, 3))) == placed[2 * first :]
+
+
+def test_a_place_past_the_end_of_its_frame_is_refused_although_another_follows(
+    assemble: Assemble, hand_frame: HandFrame
+) -> None:
+    directory = directory_of((ids.fake_id("a"), 2), (ids.fake_id("b"), 2))
+    reader = MPackReader(
+        io.BytesIO(assemble(hand_frame(1, b"aa", 1), hand_frame(1, b"bb", 1), hand_frame(2, directory, 2)))
+    )
+    with pytest.raises(MPackError, match="no offset 3"):
+        reader.read_blob(0, 3, 1)
+
+
+def test_a_place_of_more_bytes_than_the_limit_on_a_blob_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
+    pack = io.BytesIO(assemble(hand_frame(1, b"hello", 1), hand_frame(2, DIRECTORY, 1)))
+    assert MPackReader(pack, limits=Limits(max_blob_size=4)).read_blob(0, 0, 4) == b"hell"
+    with pytest.raises(MPackError, match="limit of 4"):
+        MPackReader(pack, limits=Limits(max_blob_size=4)).read_blob(0, 0, 5)
+
+
+def test_a_directory_with_a_blob_over_the_limit_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
+    pack = io.BytesIO(assemble(hand_frame(1, b"hello", 1), hand_frame(2, DIRECTORY, 1)))
+    with pytest.raises(MPackError, match="size 0 is 5, not from 0 to 4"):
+        next(MPackReader(pack, limits=Limits(max_blob_size=4)).directory())
+
+
+def test_what_compression_makes_no_smaller_is_stored_plain() -> None:
+    texts = [bytes(range(size)) + b"a" * more for size in range(40) for more in range(20)]
+    as_long = [raw for raw in texts if len(compress(raw, level=6, window_log=22)) == len(raw)]
+    assert as_long
+    assert {encode_frame(raw, level=6, window_log=22)[0] for raw in as_long} == {Codec.PLAIN}
+
+
 def test_a_blob_that_is_listed_twice_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:
     directory = hand_frame(2, directory_of((HELLO, 2), (HELLO, 3)), 2)
     with pytest.raises(MPackError, match="twice"):
@@ -249,7 +314,8 @@ def test_a_frame_that_holds_no_blobs_has_no_pieces(assemble: Assemble, hand_fram
 
 
 @pytest.mark.parametrize(
-    "place", [(1, 0, 1), (-1, 0, 1), (0, 6, 1), (0, -1, 1), (0, 0, 6), (0, 4, 2), (0, 0, -1), (0, 0, 1 << 40)]
+    "place",
+    [(1, 0, 1), (-1, 0, 1), (-2, 0, 1), (0, 6, 1), (0, -1, 1), (0, 0, 6), (0, 4, 2), (0, 0, -1), (0, 0, 1 << 40)],
 )
 def test_a_place_that_the_pack_does_not_have_is_refused(
     assemble: Assemble, hand_frame: HandFrame, place: tuple[int, int, int]

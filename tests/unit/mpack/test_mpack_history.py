@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgpack
 import pytest
 
 from musehub_plugin import ids
-from musehub_plugin.mpack import MPackError, build_wire_mpack, parse_wire_mpack
+from musehub_plugin.mpack import MPackError, MPackReader, build_wire_mpack, digestlist, parse_wire_mpack
+from musehub_plugin.mpack.history import COMMITS_PER_FRAME
 
 # `assemble` and `hand_frame` are fixtures of conftest.py.
 Assemble = Callable[..., bytes]
@@ -168,6 +170,75 @@ def test_rows_of_commits_that_say_nonsense_are_refused(
 ) -> None:
     with pytest.raises(MPackError, match=message):
         parse_wire_mpack(commits_pack(assemble, hand_frame, changed(GOOD_COMMITS, changes)))
+
+
+def test_a_parent_that_is_named_by_its_id_is_told_apart(assemble: Assemble, hand_frame: HandFrame) -> None:
+    columns = changed(GOOD_COMMITS, {4: [1, 0]})
+    read = list(MPackReader(io.BytesIO(commits_pack(assemble, hand_frame, columns))).read_commits())
+    assert [list(each.outside_parents) for each in read] == [[], [ids.from_digest(DIGESTS[0])]]
+    assert read[1].record["parent_ids"] == [read[0].record["commit_id"], ids.from_digest(DIGESTS[0])]
+
+
+def commit_columns(parents: list[int], first: int = 0) -> list[Any]:
+    """Return the columns of commits with a parent each, as many commits back as is said; none where that is 0."""
+    texts = [str(first + row) for row in range(len(parents))]
+    counts, steps = [int(step > 0) for step in parents], [step for step in parents if step]
+    nothing = [""] * len(parents)
+    return [
+        [0] * len(parents),
+        b"",
+        DIGESTS[0],
+        counts,
+        steps,
+        [1] * len(parents),
+        nothing,
+        texts,
+        nothing,
+        nothing,
+        [b""] * len(parents),
+    ]
+
+
+def test_the_first_commit_is_the_parent_of_one_in_the_next_frame(assemble: Assemble, hand_frame: HandFrame) -> None:
+    frames = [hand_frame(5, msgpack.packb(commit_columns([step], first)), 1) for first, step in enumerate([0, 1])]
+    found = parse_wire_mpack(assemble(*frames))["commits"]
+    assert found[1]["parent_ids"] == [found[0]["commit_id"]]
+
+
+def test_a_frame_of_more_commits_than_writers_put_into_one_is_read(assemble: Assemble, hand_frame: HandFrame) -> None:
+    count = COMMITS_PER_FRAME + 3
+    columns = commit_columns([0] + [1] * (count - 1))
+    found = parse_wire_mpack(commits_pack(assemble, hand_frame, columns, count))["commits"]
+    assert [each["parent_ids"] for each in found[1:]] == [[each["commit_id"]] for each in found[:-1]]
+
+
+READS: dict[str, list[Callable[[MPackReader], Iterable[object]]]] = {
+    "blob": [MPackReader.directory],
+    "outside": [MPackReader.outside_objects],
+    "snapshot": [MPackReader.snapshot_deltas, MPackReader.hashed_snapshots],
+    "commit": [MPackReader.commits],
+}
+
+
+@pytest.mark.parametrize("exact", [1, 1 << 15], ids=["once all have come", "as they come"])
+@pytest.mark.parametrize("kind", READS)
+def test_what_comes_twice_is_refused_however_many_there_are(
+    assemble: Assemble, hand_frame: HandFrame, monkeypatch: pytest.MonkeyPatch, kind: str, exact: int
+) -> None:
+    monkeypatch.setattr(digestlist, "_EXACT", exact)
+    nobodys = changed(commit_columns([0, 0, 0]), {7: ["1", "2", "1"]})
+    empty = [[], [0, 0], [0, 0], [], [0, 0], [], [], [], b""]
+    twice = DIGESTS[0] + DIGESTS[1], DIGESTS[2] + DIGESTS[0]
+    packs = {
+        "blob": [hand_frame(1, b"", 4), *(hand_frame(2, msgpack.packb([each, [0, 0]]), 2) for each in twice)],
+        "outside": [hand_frame(3, each, 2) for each in twice],
+        "snapshot": [hand_frame(4, msgpack.packb(empty), 2)],
+        "commit": [hand_frame(5, msgpack.packb(nobodys), 3)],
+    }
+    pack = assemble(*packs[kind])
+    for read in READS[kind]:
+        with pytest.raises(MPackError, match="twice"):
+            list(read(MPackReader(io.BytesIO(pack))))
 
 
 def test_a_count_of_commits_that_the_frame_does_not_hold_is_refused(assemble: Assemble, hand_frame: HandFrame) -> None:

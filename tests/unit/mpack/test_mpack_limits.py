@@ -105,6 +105,13 @@ def test_a_commit_over_a_limit_is_not_written(name: str, bound: int) -> None:
         writer.add_commit(COMMITS[1])
 
 
+@pytest.mark.parametrize(("name", "bound"), [("max_parents", 2), ("max_message_size", 10), ("max_text_size", 25)])
+def test_a_commit_at_a_limit_is_written(name: str, bound: int) -> None:
+    record = {**COMMITS[1], "parent_ids": [ids.fake_id("1"), ids.fake_id("2")], "message": "a" * 10, "author": "a" * 25}
+    with MPackWriter(io.BytesIO(), limits=replace(Limits(), **{name: bound})) as writer:
+        writer.add_commit(record)
+
+
 @pytest.mark.parametrize(("name", "bound"), [("max_path_size", 8), ("max_manifest_entries", 2)])
 def test_a_snapshot_over_a_limit_is_not_written(name: str, bound: int) -> None:
     writer = MPackWriter(io.BytesIO(), limits=replace(Limits(), **{name: bound}))

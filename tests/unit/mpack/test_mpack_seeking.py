@@ -85,6 +85,16 @@ def test_ids_that_are_known_are_not_computed_again(history: WirePack) -> None:
     assert list(reader.snapshot_ids()) == known
 
 
+def test_ids_that_are_known_are_those_of_a_pass_from_the_middle(long_pack: bytes) -> None:
+    whole = [delta.snapshot_id for delta in MPackReader(io.BytesIO(long_pack)).snapshot_deltas()]
+    reader = MPackReader(io.BytesIO(long_pack))
+    digests = DigestList()
+    digests.extend(b"".join(map(ids.to_digest, whole)))
+    reader.know_snapshots(digests)
+    deltas = list(reader.snapshot_deltas(8_500))
+    assert [delta.snapshot_id for delta in deltas] == whole[deltas[0].ordinal :]
+
+
 def test_known_ids_that_are_too_few_are_refused(history: WirePack) -> None:
     reader = MPackReader(io.BytesIO(build_wire_mpack(**history)))
     with pytest.raises(ValueError, match="not those of 40 snapshots"):

@@ -521,6 +521,15 @@ def test_a_blob_of_a_path_that_the_base_lacks_is_refused() -> None:
         writer.add_blob(ids.fake_id("b"), b"", base=BaseBlob(0, "nowhere", b""))
 
 
+def test_a_path_that_another_base_alone_has_is_refused() -> None:
+    held = Held()
+    bases = [held.hold({"a": b"1"}), held.hold({"b": b"2"})]
+    writer = MPackWriter(io.BytesIO(), bases=bases)
+    for number, path in ((0, "b"), (1, "a"), (-1, "b")):
+        with pytest.raises(ValueError, match="has no path"):
+            writer.add_blob(ids.fake_id("b"), b"", base=BaseBlob(number, path, b""))
+
+
 def test_a_change_from_a_base_that_was_not_given_is_refused() -> None:
     writer = MPackWriter(io.BytesIO())
     with pytest.raises(ValueError, match="no base 0"):
