@@ -13,6 +13,7 @@ import click
 from musehub_plugin.client.command.options import common, repo_url, report, require_names
 from musehub_plugin.client.command.terminal import Terminal
 from musehub_plugin.client.errors import WorkdirError
+from musehub_plugin.names import bad_branch_name, bad_remote_name
 
 if TYPE_CHECKING:
     from musehub_plugin.client.packing import Packed
@@ -95,9 +96,25 @@ def import_git_command(
     require_names(files)
 
 
+def _branch_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    reason = bad_branch_name(value)
+    if reason is not None:
+        raise click.BadParameter(f"{value!r:.100} {reason}", context, parameter)
+    return value
+
+
+def _remote_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    reason = bad_remote_name(value)
+    if reason is not None:
+        raise click.BadParameter(f"{value!r:.100} {reason}", context, parameter)
+    return value
+
+
 @click.command("init")
 @click.argument("directory", default=".", type=click.Path(path_type=Path))
-@click.option("--branch", "-b", default="main", show_default=True, help="The name of the first branch.")
+@click.option(
+    "--branch", "-b", default="main", callback=_branch_name, show_default=True, help="The name of the first branch."
+)
 @common
 def init_command(directory: Path, branch: str, as_json: bool) -> None:
     """Make an empty working copy in DIRECTORY (default: here).
@@ -204,7 +221,7 @@ def remote_group() -> None:
 
 
 @remote_group.command("add")
-@click.argument("name")
+@click.argument("name", callback=_remote_name)
 @click.argument("url", callback=repo_url)
 @common
 def remote_add_command(name: str, url: str, as_json: bool) -> None:

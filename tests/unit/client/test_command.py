@@ -80,6 +80,14 @@ def test_a_url_that_can_be_none_is_wrong_usage(workdir: Workdir, arguments: list
     assert (done.returncode, SECRET in done.stderr) == (2, False)
 
 
+@pytest.mark.parametrize(
+    "arguments", [["init", "new", "--branch", "a..b"], ["remote", "add", "a b", "https://hub.example/ada/engine"]]
+)
+def test_a_name_that_can_be_none_is_wrong_usage(workdir: Workdir, arguments: list[str]) -> None:
+    done = run(*arguments, cwd=workdir.root)
+    assert (done.returncode, repr(arguments[-1 if "init" in arguments else 2]) in done.stderr) == (2, True)
+
+
 def test_a_url_that_is_none_in_the_settings_is_a_failure(workdir: Workdir) -> None:
     (workdir.muse / "config.toml").write_text('[remotes.origin]\nurl = "nonsense"\n')
     assert "http(s)://" in error_of(run("fetch", cwd=workdir.root))
