@@ -11,6 +11,7 @@ without a lock, and removed under one that pushes share, if no push came in betw
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +29,11 @@ from musehub_plugin.store.session import Database
 logger = logging.getLogger(__name__)
 
 _BATCH = 200
+# Commits, snapshots or blobs of a deleted repo that go at once: pushes wait for half a second.
+_PART = 2_000
+# How often, and how many seconds apart, a part is tried: any push that is under way is in its way.
+_MOMENTS = 40
+_MOMENT = 0.05
 # How often the removal of one repo's garbage is tried where pushes keep coming in between.
 _TRIES = 5
 
@@ -172,14 +178,33 @@ class _Collection:
 
     def _deleted_repo(self, repo_id: str) -> None:
         self._say(f"deleted repo {repo_id}")
-        state = garbage.repo_state(self._db, repo_id)
         let = garbage.all_held(self._db, repo_id)
-        if self._dry_run or self._let_go(repo_id, let, state, after=partial(garbage.forget_repo, self._db, repo_id)):
-            self._count(let)
-            self._done.repos += 1
-        else:
-            # A push that had begun before the repo was deleted.
-            self._done.busy_repos += 1
+        if not self._dry_run:
+            # Nobody sees it any more: pushes to others need not wait until all of it is gone.
+            for part in garbage.parts(self._db, let, _PART):
+                if not self._between_pushes(partial(self._let_go, repo_id, part)):
+                    self._done.busy_repos += 1
+                    return
+            if not self._between_pushes(partial(self._remove, partial(self._forget_repo, repo_id))):
+                # A push that had begun before the repo was deleted.
+                self._done.busy_repos += 1
+                return
+        self._count(let)
+        self._done.repos += 1
+
+    def _between_pushes(self, remove: Callable[[], bool]) -> bool:
+        """Try to remove something until no push is under way for a moment; say whether that came."""
+        for _ in range(_MOMENTS):
+            if remove():
+                return True
+            time.sleep(_MOMENT)
+        return False
+
+    def _forget_repo(self, repo_id: str) -> bool:
+        if garbage.repo_state(self._db, repo_id).commits or self._waits(repo_id):
+            return False
+        garbage.forget_repo(self._db, repo_id)
+        return True
 
     def _unreachable(self, repo_id: str) -> None:
         self._say(f"repo {repo_id}")
@@ -228,18 +253,13 @@ class _Collection:
                 break
         return garbage.Let(commit_ids, snapshot_ids, object_ids)
 
-    def _let_go(
-        self,
-        repo_id: str,
-        let: garbage.Let,
-        state: garbage.RepoState,
-        after: Callable[[], None] = lambda: None,
-    ) -> bool:
+    def _let_go(self, repo_id: str, let: garbage.Let, state: garbage.RepoState | None = None) -> bool:
+        """Have a repo let go of something; False where it is not in a state any more, or a push is in the way."""
+
         def work() -> bool:
-            if garbage.repo_state(self._db, repo_id) != state or self._waits(repo_id):
+            if self._waits(repo_id) or (state is not None and garbage.repo_state(self._db, repo_id) != state):
                 return False
             garbage.let_go(self._db, repo_id, let)
-            after()
             return True
 
         return self._remove(work)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import ColumnElement, delete, exists, func, select, update
@@ -54,8 +54,10 @@ def expired_uploads(db: Database, expired_for: int, limit: int, after: str = "")
 
 
 def repos_with_history(db: Database) -> list[str]:
-    """Return the ids of all repos that hold commits, sorted."""
-    return list(db.execute(select(MusehubCommitRef.repo_id).distinct().order_by(MusehubCommitRef.repo_id)).scalars())
+    """Return the ids of all repos that hold commits, sorted, but those that are deleted: a part of them may be gone."""
+    deleted = set(db.execute(select(MusehubRepo.repo_id).where(MusehubRepo.deleted_at.is_not(None))).scalars())
+    holding = select(MusehubCommitRef.repo_id).distinct().order_by(MusehubCommitRef.repo_id)
+    return [repo_id for repo_id in db.execute(holding).scalars() if repo_id not in deleted]
 
 
 def deleted_repos(db: Database, deleted_for: int) -> list[str]:
@@ -147,6 +149,26 @@ def all_held(db: Database, repo_id: str) -> Let:
         held(MusehubSnapshotRef.snapshot_id, MusehubSnapshotRef),
         held(MusehubObjectRef.object_id, MusehubObjectRef),
     )
+
+
+def parts(db: Database, let: Let, size: int) -> Iterator[Let]:
+    """Yield what a deleted repo lets go of, some at a time, so that each part can be removed by itself.
+
+    Whatever is removed last, what is left says what is to be removed: blobs go before the snapshots that name them, and
+    these before the commits. Of snapshots those go first that rest on others.
+    """
+    for batch in batches(let.object_ids, size):
+        yield Let((), (), batch)
+    lengths: dict[str, int] = {}
+    for batch in batches(let.snapshot_ids):
+        rows = select(MusehubSnapshot.snapshot_id, MusehubSnapshot.chain_length)
+        found = db.execute(rows.where(MusehubSnapshot.snapshot_id.in_(batch)))
+        lengths.update((row.snapshot_id, row.chain_length) for row in found)
+    ordered = sorted(let.snapshot_ids, key=lambda each: -lengths.get(each, 0))
+    for start in range(0, len(ordered), size):
+        yield Let((), ordered[start : start + size], ())
+    for batch in batches(let.commit_ids, size):
+        yield Let(batch, (), ())
 
 
 def let_go(db: Database, repo_id: str, let: Let) -> None:
