@@ -125,7 +125,7 @@ def test_the_chain_of_a_repo_is_replaced_from_a_place_on(db: Database) -> None:
 
 
 def test_what_a_repo_had_ready_is_retired_and_its_packs_are_collected_later(hub: HubEnvironment, db: Database) -> None:
-    hub.add(stored(TWO, 600))
+    hub.add(stored(ONE, 600), stored(TWO, 600))
     for repo_id, key in (("1", PLAN), ("2", OTHER)):
         fetch_plans.add_plans(db, [key], repo_id, [TWO])
         fetch_plans.replace_clone_packs(db, repo_id, 0, [ClonePack(fake_id("head"), ONE)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -107,6 +107,15 @@ def test_a_fetch_pack_stays_a_grace_period_after_its_last_use(hub: HubEnvironmen
     hub.add(*(MusehubFetchPack(mpack_id=fake_id(name), size_bytes=1, used_at=ago(AGES[name])) for name in AGES))
     assert fetch_packs.stale_fetch_packs(db, GRACE, 10) == [fake_id("old")]
     assert [fetch_packs.take_fetch_pack(db, fake_id(name), GRACE) for name in AGES] == [True, False, False]
+
+
+@pytest.mark.parametrize("keep", [fetch_packs.keep_fetch_pack, fetch_packs.use_fetch_pack])
+def test_a_fetch_pack_that_is_made_again_stays_a_grace_period_from_then_on(
+    hub: HubEnvironment, db: Database, keep: Callable[[Database, str, int], None]
+) -> None:
+    hub.add(MusehubFetchPack(mpack_id=PACK, size_bytes=1, used_at=ago(2 * GRACE)))
+    keep(db, PACK, 1)
+    assert fetch_packs.stale_fetch_packs(db, GRACE, 10) == []
 
 
 def test_the_answers_that_name_a_fetch_pack_go_with_it(hub: HubEnvironment, db: Database) -> None:

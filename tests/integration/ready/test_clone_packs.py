@@ -8,7 +8,7 @@ from sqlalchemy import delete, select
 from musehub_plugin.ids import fake_id
 from musehub_plugin.models import MusehubCommit, MusehubCommitRef, MusehubObjectRef
 from musehub_plugin.repack import repack
-from musehub_plugin.signals import step
+from musehub_plugin.signals import integrity_error, step
 from musehub_plugin.storage.base import Deletes
 from musehub_plugin.store.models import MusehubClonePack
 from musehub_plugin.testing.apps import hub_of
@@ -126,9 +126,11 @@ def test_each_way_of_cloning_is_answered_in_its_own(hub: HubEnvironment, repacke
             assert (received.commits, len(received.packs)) == ({first, second}, 1 + ("mpacks" in capabilities))
 
 
-@pytest.mark.parametrize("left", [None, b"not what it was"], ids=["lost", "damaged"])
-def test_a_clone_that_begins_with_a_pack_that_cannot_be_read_is_503(
-    hub: HubEnvironment, repacked: tuple[str, str], left: bytes | None
+@pytest.mark.parametrize(
+    ("left", "kind"), [(None, "mpack-missing"), (b"not what it was", "mpack-damaged")], ids=["lost", "damaged"]
+)
+def test_a_clone_that_begins_with_a_pack_that_cannot_be_read_is_503_and_told_to_the_host(
+    hub: HubEnvironment, repacked: tuple[str, str], left: bytes | None, kind: str
 ) -> None:
     first = repacked[1]
     history = History()
@@ -143,5 +145,12 @@ def test_a_clone_that_begins_with_a_pack_that_cannot_be_read_is_503(
     hub.storage.delete_mpack(mpack_id)
     if left is not None:
         hub.storage.put_mpack(mpack_id, left)
-    answer = caller.fetch(REPO, [second])
+    told: list[tuple[str, str]] = []
+
+    def note(_: object, kind: str, subject: str) -> None:
+        told.append((kind, subject))
+
+    with integrity_error.connected_to(note):
+        answer = caller.fetch(REPO, [second])
     assert (answer.status_code, answer.get_json()["code"]) == (503, "storage-unavailable")
+    assert told == [(kind, mpack_id)]
