@@ -6,7 +6,7 @@ import logging
 
 import msgpack
 
-from musehub_plugin.errors import HubError, StorageUnavailable
+from musehub_plugin.errors import HubError, StorageUnavailable, for_operators
 from musehub_plugin.fetch import Build, make_for_job
 from musehub_plugin.hub import Hub
 from musehub_plugin.repack import heartbeat
@@ -55,7 +55,7 @@ def run_build_job(hub: Hub, db: Database, plan_key: str) -> bool:
     except HubError as raised:
         job = jobs.find_job(db, job_id)
         failed = job is not None and job.attempts >= hub.settings.job_attempts
-        state, error, retry_in = jobs.FAILED if failed else jobs.PENDING, str(raised), _RETRY
+        state, error, retry_in = jobs.FAILED if failed else jobs.PENDING, for_operators(raised), _RETRY
     if error:
         logger.warning("job %s: %s", job_id, error)
     db.rollback()

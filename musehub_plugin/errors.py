@@ -138,6 +138,11 @@ class HistoryDamaged(HubError):
         self.internal = internal
 
 
+def for_operators(error: Exception) -> str:
+    """Return what a log or a job's row says of an error: of a damaged history what its caller is not told."""
+    return error.internal if isinstance(error, HistoryDamaged) else str(error)
+
+
 class ConfigError(ValueError):
     """A configuration value is wrong; the message names the key and what it should be."""
 

@@ -23,7 +23,7 @@ from typing import IO
 from musehub_plugin.blobs import NotIndexed
 from musehub_plugin.building import write_mpack
 from musehub_plugin.commitspool import CommitSpool
-from musehub_plugin.errors import HistoryDamaged, HubError, StorageUnavailable
+from musehub_plugin.errors import HistoryDamaged, HubError, StorageUnavailable, for_operators
 from musehub_plugin.fetch import INLINE, MPACKS, THIN, fetch
 from musehub_plugin.history import GraphCache, History, pack_history
 from musehub_plugin.hub import Hub
@@ -110,8 +110,9 @@ def run_repack_job(hub: Hub, db: Database, repo_id: str) -> int:
         db.rollback()
         job = jobs.find_job(db, job_id)
         failed = job is not None and job.attempts >= hub.settings.job_attempts
-        logger.warning("job %s: %s", job_id, error)
-        jobs.settle_job(db, job_id, jobs.FAILED if failed else jobs.PENDING, error=str(error), retry_in=_RETRY)
+        reason = for_operators(error)
+        logger.warning("job %s: %s", job_id, reason)
+        jobs.settle_job(db, job_id, jobs.FAILED if failed else jobs.PENDING, error=reason, retry_in=_RETRY)
     else:
         jobs.settle_job(db, job_id, jobs.DONE)
     db.commit()

@@ -307,7 +307,7 @@ def repack_command(names: tuple[str, ...], every: bool, whole: bool, as_json: bo
     Workers do it after pushes by themselves. Run it by hand after an upgrade or an import, and from a timer where
     there is no worker. Safe beside pushes and fetches, to interrupt, and to run again.
     """
-    from musehub_plugin.errors import HubError
+    from musehub_plugin.errors import HubError, for_operators
     from musehub_plugin.repack import repack
     from musehub_plugin.store.garbage import repos_with_history
 
@@ -323,7 +323,7 @@ def repack_command(names: tuple[str, ...], every: bool, whole: bool, as_json: bo
             done = repack(hub, hub.database(), repo_id, whole=whole, progress=_progress(f"repack {name}"))
         except HubError as error:
             hub.database().rollback()
-            click.echo(f"{name}: {first_line(error)}", err=True)
+            click.echo(f"{name}: {for_operators(error)}", err=True)
             failed = True
             continue
         if as_json:

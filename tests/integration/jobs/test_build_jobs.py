@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 import redis
 from flask import Flask
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from musehub_plugin.build_job import run_build_job
-from musehub_plugin.errors import StorageUnavailable
+from musehub_plugin.errors import HistoryDamaged, HubError, StorageUnavailable
 from musehub_plugin.gc import collect
 from musehub_plugin.ids import fake_id
 from musehub_plugin.jobs.queue import sweep
 from musehub_plugin.models import MusehubRepo
 from musehub_plugin.repack import run_repack_job
 from musehub_plugin.signals import step
-from musehub_plugin.store.jobs import BUILD, INDEX, REPACK, add_job, repack_job_id
-from musehub_plugin.store.models import MusehubJob
+from musehub_plugin.store.jobs import BUILD, INDEX, REPACK, add_job, claim_job, repack_job_id
+from musehub_plugin.store.models import MusehubFetchPlan, MusehubJob
 from musehub_plugin.testing.apps import close_app, hub_of, make_app
-from musehub_plugin.testing.factories import History
+from musehub_plugin.testing.factories import History, make_commit
 from tests.exchange import Caller
 from tests.integration.jobs.conftest import Work, job_states, push
 
@@ -185,3 +185,94 @@ def test_r08_a_job_that_fails_knows_what_it_is_to_make_when_it_is_tried_again(ap
             assert not run_build_job(hub, db, subject)
         assert run_build_job(hub, db, subject)
     assert caller.fetch(REPO, heads).status_code == 200
+
+
+def job_of(app: Flask) -> MusehubJob:
+    """Return the only job that makes a pack."""
+    with app.app_context():
+        job: MusehubJob = (
+            hub_of(app).database().execute(select(MusehubJob).where(MusehubJob.kind == BUILD)).scalar_one()
+        )
+        return job
+
+
+def run(app: Flask) -> bool:
+    """Run that job here."""
+    subject = job_of(app).subject
+    with app.app_context():
+        return run_build_job(hub_of(app), hub_of(app).database(), subject)
+
+
+def test_a_job_makes_a_thin_pack_for_who_asked_for_one(app: Flask, caller: Caller) -> None:
+    history, line = History(), list[str]()
+    for number in range(4):
+        line.append(history.commit({"a.txt": f"{number}".encode()}, line[-1:]))
+    assert caller.push(REPO, history.pack(), line[-1]).status_code == 200
+    assert caller.fetch(REPO, line[-1:], line[:1], ["thin"]).status_code == 503
+    assert run(app)
+    assert caller.fetch(REPO, line[-1:], line[:1], ["thin"]).status_code == 200
+
+
+def test_what_a_job_made_and_is_gone_is_made_again(app: Flask, caller: Caller) -> None:
+    heads = heads_of(caller)
+    for _ in range(2):
+        assert caller.fetch(REPO, heads).status_code == 503
+        assert run(app)
+        assert caller.fetch(REPO, heads).status_code == 200
+        with app.app_context():
+            db = hub_of(app).database()
+            db.execute(delete(MusehubFetchPlan))
+            db.commit()
+
+
+def test_a_job_that_a_worker_is_at_is_not_begun_again(app: Flask, caller: Caller) -> None:
+    heads = heads_of(caller)
+    assert caller.fetch(REPO, heads).status_code == 503
+    job_id = job_of(app).job_id
+    with app.app_context():
+        db = hub_of(app).database()
+        assert claim_job(db, job_id, 600)
+        db.commit()
+    assert caller.fetch(REPO, heads).status_code == 503
+    assert (run(app), job_of(app).state, job_of(app).attempts) == (False, "running", 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"), [(StorageUnavailable, ("pending", 0)), (HistoryDamaged, ("failed", 5))], ids=["outage", "damage"]
+)
+def test_r08_a_job_is_tried_as_often_as_may_be_but_for_outages(
+    app: Flask, caller: Caller, error: type[HubError], ends: tuple[str, int]
+) -> None:
+    heads = heads_of(caller)
+    assert caller.fetch(REPO, heads).status_code == 503
+    attempts = hub_of(app).settings.job_attempts
+    assert attempts == 5
+
+    def fail(_: object, name: str) -> None:
+        if name == "fetch.packed":
+            raise error("it does not work")
+
+    with step.connected_to(fail):
+        for _ in range(attempts):
+            assert not run(app)
+    job = job_of(app)
+    assert ((job.state, job.attempts), job.error) == (ends, "it does not work")
+    assert caller.fetch(REPO, heads).status_code == 503
+    assert run(app)
+    assert (job_of(app).state, job_of(app).error) == ("done", None)
+
+
+def test_a_repack_that_meets_damage_says_what_is_damaged(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    hole = fake_id("never stored")
+    with app.app_context():
+        hub = hub_of(app)
+        db = hub.database()
+        repo_id = db.execute(select(MusehubRepo.repo_id)).scalar_one()
+        make_commit(hub.sqlalchemy.session, repo_id, {"a.txt": b"one"}, [hole], branch="main")
+        add_job(db, repack_job_id(repo_id), REPACK, repo_id)
+        db.commit()
+        run_repack_job(hub, db, repo_id)
+        said = str(db.execute(select(MusehubJob.error)).scalar_one())
+    printed = app.test_cli_runner().invoke(args=["musehub", "repack", REPO])
+    assert [hole in text for text in (said, caplog.text, printed.output)] == [True] * 3
+    assert printed.exit_code == 1
