@@ -33,3 +33,11 @@ def test_a_job_that_came_to_its_end_and_is_asked_for_again_is_new(hub: HubEnviro
 @pytest.mark.parametrize("state", ["pending", "running"])
 def test_a_job_that_has_not_come_to_its_end_stays_as_old_as_it_is(hub: HubEnvironment, state: str) -> None:
     assert oldest_after_it_begins_anew(hub, state) > DAY / 2
+
+
+def test_a_job_that_failed_is_counted_and_waits_for_nothing(hub: HubEnvironment) -> None:
+    with hub.app.app_context():
+        db = hub_of(hub.app).database()
+        jobs.add_job(db, JOB, jobs.REPACK, "7")
+        db.execute(update(MusehubJob).values(state="failed", created_at=db.now(-DAY)))
+        assert jobs.backlog(db) == jobs.Backlog({"failed": 1}, 0.0)

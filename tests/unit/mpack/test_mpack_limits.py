@@ -119,6 +119,12 @@ def test_a_snapshot_over_a_limit_is_not_written(name: str, bound: int) -> None:
         writer.add_snapshot(SNAPSHOTS[1]["snapshot_id"], MANIFESTS[1])
 
 
+@pytest.mark.parametrize("size", [31, 33])
+def test_a_blob_of_an_id_that_is_not_32_bytes_is_not_written(size: int) -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        MPackWriter(io.BytesIO()).add_blob(bytes(size), b"")
+
+
 def test_a_blob_over_the_limit_is_not_written() -> None:
     writer = MPackWriter(io.BytesIO(), limits=Limits(max_blob_size=9))
     with pytest.raises(ValueError, match="over"):

@@ -54,7 +54,7 @@ def test_the_uri_names_the_file(storage: FileStorage) -> None:
 
 def test_files_are_readable_by_their_owner_alone(storage: FileStorage) -> None:
     storage.put(OID, CONTENT)
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in storage.root.rglob("*")}
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (storage.root, *storage.root.rglob("*"))}
     assert modes == {0o600, 0o700}
 
 
@@ -80,6 +80,66 @@ def test_a_full_disk_keeps_what_was_stored_before(storage: FileStorage) -> None:
     with disk_full_after(1000), pytest.raises(StorageUnavailable):
         storage.put(OID, bytes(100_000))
     assert storage.get(OID) == CONTENT
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """Let no file be opened."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("method", ["get", "exists", "open_blob", "delete"])
+def test_what_could_not_be_looked_for_is_not_taken_for_absent(storage: FileStorage, method: str) -> None:
+    storage.put(OID, CONTENT)
+    with no_more_files(), pytest.raises(StorageUnavailable) as caught:
+        getattr(storage, method)(OID)
+    area = "remove from blobs" if method == "delete" else "read from blobs"
+    assert str(caught.value) == f"the file store cannot {area}: Too many open files"
+    assert storage.get(OID) == CONTENT
+
+
+def test_nothing_is_made_where_something_is_looked_for(storage: FileStorage) -> None:
+    storage.root.mkdir()
+    assert (storage.get(OID), storage.exists(OID), list(storage.root.iterdir())) == (None, False, [])
+
+
+def test_no_descriptor_stays_open(storage: FileStorage) -> None:
+    planted = storage.root / "blobs" / HEX[:2] / HEX[2:]
+    planted.mkdir(parents=True)
+    before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names alone
+    assert storage.get(OID) is None
+    planted.rmdir()
+    storage.put(OID, CONTENT)
+    assert storage.get(OID) == CONTENT
+    storage.delete(OID)
+    assert sorted(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - names alone
+
+
+def test_a_file_has_its_name_once_its_bytes_are_on_the_disk(
+    storage: FileStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, rename = os.fsync, os.rename
+
+    def noting_sync(descriptor: int) -> None:
+        sync(descriptor)
+        done.append("directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+
+    def noting_rename(*arguments: Any, **more: Any) -> None:
+        rename(*arguments, **more)
+        done.append("rename")
+
+    storage.put(fake_id("other"), b"of the same directories")
+    storage.put(OID, CONTENT)
+    monkeypatch.setattr(os, "fsync", noting_sync)
+    monkeypatch.setattr(os, "rename", noting_rename)
+    storage.put(OID, CONTENT)
+    assert done == ["file", "rename", "directory"]
 
 
 def test_an_error_names_no_path(storage: FileStorage) -> None:
@@ -224,6 +284,6 @@ def test_the_signing_key_is_readable_by_its_owner_alone(storage: FileStorage) ->
 
 def test_a_damaged_signing_key_is_not_used(storage: FileStorage) -> None:
     storage.own_key()
-    (storage.root / ".signing-key").write_bytes(b"short")
+    (storage.root / ".signing-key").write_bytes(bytes(31))
     with pytest.raises(StorageUnavailable, match="signing-key is damaged"):
         storage.own_key()

@@ -125,6 +125,8 @@ def test_retry_after_comes_with_503() -> None:
 def test_a_dependency_that_is_down_is_503_with_retry_after(error: Exception) -> None:
     response = answer_to(raising(error))
     assert (response.status_code, response.headers["Retry-After"]) == (503, "7")
+    what = "storage" if isinstance(error, StorageUnavailable) else "database"
+    assert (response.json or {})["code"] == f"{what}-unavailable"
     assert "secret" not in response.text
 
 
@@ -189,6 +191,33 @@ def test_a_limiters_retry_after_is_kept() -> None:
     assert answer_to(raising(TooManyRequests(retry_after=9))).headers["Retry-After"] == "9"
 
 
+def test_the_methods_that_are_allowed_and_the_length_of_a_file_are_kept() -> None:
+    from werkzeug.exceptions import MethodNotAllowed, RequestedRangeNotSatisfiable
+
+    assert answer_to(raising(MethodNotAllowed(["GET"]))).headers["Allow"] == "GET"
+    assert answer_to(raising(RequestedRangeNotSatisfiable(9))).headers["Content-Range"] == "bytes */9"
+
+
+def test_a_redirect_of_a_hosts_own_is_no_problem() -> None:
+    from werkzeug.exceptions import HTTPException
+
+    class Moved(HTTPException):
+        code = 302
+
+    answer = answer_to(raising(Moved("elsewhere")))
+    assert (answer.status_code, answer.mimetype) == (302, "text/html")
+
+
+def test_a_refusal_that_werkzeug_has_no_class_for_is_a_problem_too() -> None:
+    from werkzeug.exceptions import HTTPException
+
+    class PaymentRequired(HTTPException):
+        code = 402
+
+    answer = answer_to(raising(PaymentRequired()))
+    assert (answer.status_code, (answer.json or {})["code"]) == (402, "payment-required")
+
+
 def test_a_response_that_was_aborted_with_is_sent_as_it_is() -> None:
     from flask import Response
     from werkzeug.exceptions import TooManyRequests
@@ -196,7 +225,8 @@ def test_a_response_that_was_aborted_with_is_sent_as_it_is() -> None:
     mine = Response("mine", 402, headers={"X-Request-Id": "my own"})
     for step in (aborting(mine), raising(TooManyRequests(response=mine))):
         answer = answer_to(step)
-        assert (answer.status_code, answer.text, answer.headers["X-Request-Id"]) == (402, "mine", "my own")
+        assert (answer.status_code, answer.text) == (402, "mine")
+        assert answer.headers.getlist("X-Request-Id") == ["my own"]
 
 
 def test_the_hosts_own_pages_keep_the_hosts_error_pages() -> None:
