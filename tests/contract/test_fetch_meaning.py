@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musehub_plugin import ids
-from musehub_plugin.models import MusehubCommitGraph
+from musehub_plugin.models import MusehubCommit, MusehubCommitGraph, MusehubSnapshot
 from musehub_plugin.testing import History, make_commit
 from tests.effort import effort
 from tests.environment import HubEnvironment
@@ -219,6 +219,26 @@ def test_s14_a_have_counts_from_when_it_was_pushed_whatever_was_answered_before(
     hub.run_jobs()
     counts.append(alice.post(f"/{REPO}/fetch", body).get_json()["commit_count"])
     assert counts == [2, 2, 1]
+
+
+def test_a_second_parent_that_is_nowhere_is_500(hub: HubEnvironment) -> None:
+    repo_id = hub.create_repo(REPO)
+    with hub.session() as session:
+        first = make_commit(session, repo_id, {"a": b"1"})
+        merge = make_commit(session, repo_id, {"a": b"2"}, [first, ids.fake_id("never stored")])
+    answer = hub.caller().fetch(REPO, [merge])
+    assert (answer.status_code, answer.get_json()["code"]) == (500, "history-damaged")
+
+
+def test_a_tree_of_the_have_side_that_is_lost_costs_no_answer(hub: HubEnvironment) -> None:
+    repo_id = hub.create_repo(REPO)
+    with hub.session() as session:
+        have = make_commit(session, repo_id, {"a": b"1"})
+        head = make_commit(session, repo_id, {"a": b"1", "b": b"2"}, [have])
+        lost = session.get_one(MusehubCommit, have).snapshot_id
+        session.delete(session.get_one(MusehubSnapshot, lost))
+        session.commit()
+    assert set(hub.caller().pull(REPO, [head], [have]).blobs.values()) == {b"1", b"2"}
 
 
 def test_a_parent_that_only_the_caller_has_is_no_hole(hub: HubEnvironment) -> None:

@@ -478,3 +478,13 @@ def test_p10_a_push_stands_while_the_queue_is_down_and_is_indexed_later(
     up = hub.make_app(MUSEHUB_REDIS_URL=musehub_redis_url)
     assert run_jobs(up) == 1
     assert Caller(up).pull(REPO, [tip]).blobs == history.blobs
+
+
+def test_a_push_that_brings_what_is_there_as_well_is_a_fast_forward(hub: HubEnvironment) -> None:
+    hub.create_repo(REPO)
+    history = History()
+    first = history.commit({"a.txt": b"one"})
+    alice = hub.caller("alice")
+    assert alice.push(REPO, history.pack(), first).status_code == 200
+    second = history.commit({"a.txt": b"two"}, [first])
+    assert alice.push(REPO, history.pack(), second, expected_head=first).status_code == 200
