@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musehub_plugin import ids
-from musehub_plugin.mpack import Codec, Kind, Limits, MPackError, MPackReader, MPackWriter, PackSummary
+from musehub_plugin.mpack import (
+    Codec,
+    Kind,
+    Limits,
+    MPackError,
+    MPackReader,
+    MPackWriter,
+    PackSummary,
+    build_wire_mpack,
+)
 from tests.effort import effort
 
 WirePack = dict[str, list[dict[str, Any]]]
@@ -82,6 +91,14 @@ def test_history_is_not_taken_over_after_a_snapshot(history: WirePack) -> None:
     writer.add_snapshot(history["snapshots"][0]["snapshot_id"], history["snapshots"][0]["manifest"])
     with pytest.raises(ValueError, match="right after blobs"):
         writer.take_history(io.BytesIO(history_alone(history)))
+
+
+def test_history_is_not_taken_over_after_a_pack_was_copied(history: WirePack) -> None:
+    taken = history_alone(history)
+    writer = MPackWriter(io.BytesIO())
+    writer.copy_pack(MPackReader(io.BytesIO(build_wire_mpack(commits=[], snapshots=[], blobs=history["blobs"]))))
+    with pytest.raises(ValueError, match="right after blobs"):
+        writer.take_history(io.BytesIO(taken))
 
 
 def test_history_that_is_damaged_is_not_taken_over(history: WirePack) -> None:

@@ -530,10 +530,11 @@ def test_a_path_that_another_base_alone_has_is_refused() -> None:
             writer.add_blob(ids.fake_id("b"), b"", base=BaseBlob(number, path, b""))
 
 
-def test_a_change_from_a_base_that_was_not_given_is_refused() -> None:
-    writer = MPackWriter(io.BytesIO())
-    with pytest.raises(ValueError, match="no base 0"):
-        writer.add_snapshot_delta(ids.fake_id("s"), [], {}, derivable=True, start=0)
+@pytest.mark.parametrize("start", [-1, 1])
+def test_a_change_from_a_base_that_was_not_given_is_refused(start: int) -> None:
+    writer = MPackWriter(io.BytesIO(), bases=[Held().hold(BASE)])
+    with pytest.raises(ValueError, match=f"no base {start}"):
+        writer.add_snapshot_delta(ids.fake_id("s"), [], {}, derivable=True, start=start)
 
 
 def test_bases_that_a_reader_would_refuse_are_not_leaned_on() -> None:
