@@ -31,9 +31,11 @@ logger = logging.getLogger(__name__)
 _BATCH = 200
 # Commits, snapshots or blobs of a deleted repo that go at once: pushes wait for half a second.
 _PART = 2_000
-# How often, and how many seconds apart, a part is tried: any push that is under way is in its way.
-_MOMENTS = 40
-_MOMENT = 0.05
+# Any push that is under way is in the way of a removal: how often it is tried again, how many seconds apart, and how
+# often in all of a collection.
+_MOMENTS = 200
+_MOMENT = 0.01
+_ALL_MOMENTS = 30_000
 # How often the removal of one repo's garbage is tried where pushes keep coming in between.
 _TRIES = 5
 
@@ -96,6 +98,7 @@ class _Collection:
         self._grace = grace
         self._say = progress or (lambda _: None)
         self._done = Collected(dry_run=dry_run)
+        self._moments = _ALL_MOMENTS
 
     def run(self) -> Collected:
         self._uploads()
@@ -182,23 +185,15 @@ class _Collection:
         if not self._dry_run:
             # Nobody sees it any more: pushes to others need not wait until all of it is gone.
             for part in garbage.parts(self._db, let, _PART):
-                if not self._between_pushes(partial(self._let_go, repo_id, part)):
+                if not self._let_go(repo_id, part):
                     self._done.busy_repos += 1
                     return
-            if not self._between_pushes(partial(self._remove, partial(self._forget_repo, repo_id))):
+            if not self._remove(partial(self._forget_repo, repo_id)):
                 # A push that had begun before the repo was deleted.
                 self._done.busy_repos += 1
                 return
         self._count(let)
         self._done.repos += 1
-
-    def _between_pushes(self, remove: Callable[[], bool]) -> bool:
-        """Try to remove something until no push is under way for a moment; say whether that came."""
-        for _ in range(_MOMENTS):
-            if remove():
-                return True
-            time.sleep(_MOMENT)
-        return False
 
     def _forget_repo(self, repo_id: str) -> bool:
         if garbage.repo_state(self._db, repo_id).commits or self._waits(repo_id):
@@ -298,7 +293,10 @@ class _Collection:
     def _remove(self, work: Callable[[], bool]) -> bool:
         """Run `work` in a transaction that pushes wait for; what it says, or False where pushes were in the way."""
 
+        owned = False
+
         def locked() -> bool:
+            nonlocal owned
             owned = locks.own_history(self._db)
             reached("gc.locked")
             done = owned and work()
@@ -308,6 +306,12 @@ class _Collection:
         self._db.rollback()
         try:
             done = self._db.transaction(locked)
+            for _ in range(min(_MOMENTS, self._moments)):
+                if owned:
+                    break
+                self._moments -= 1
+                time.sleep(_MOMENT)
+                done = self._db.transaction(locked)
         except StorageUnavailable as error:
             # The rows are as they were; the next collection tries again.
             logger.warning("gc: a file was left for the next time: %s", error)
