@@ -16,7 +16,9 @@ from sqlalchemy.pool import NullPool
 
 from musehub_plugin.models import Base
 from musehub_plugin.store import migrate
+from musehub_plugin.store.session import Database
 from musehub_plugin.testing import services
+from musehub_plugin.testing.apps import hub_of
 from tests import effort  # noqa: F401 - importing it sets the properties' defaults
 from tests.environment import HubEnvironment
 
@@ -91,3 +93,10 @@ def hub(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HubEnvironme
     environment = HubEnvironment(request.param, tmp_path, config)
     yield environment
     environment.close()
+
+
+@pytest.fixture
+def db(hub: HubEnvironment) -> Iterator[Database]:
+    """A unit of work of the hub."""
+    with hub.app.app_context():
+        yield hub_of(hub.app).database()

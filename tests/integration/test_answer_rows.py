@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,19 +13,11 @@ from musehub_plugin.store import fetch_plans
 from musehub_plugin.store.fetch_plans import ClonePack, ReadyPack
 from musehub_plugin.store.models import Base, MusehubFetchPack, MusehubFetchPlan
 from musehub_plugin.store.session import Database
-from musehub_plugin.testing.apps import hub_of
 from tests.environment import HubEnvironment
 
 PLAN, OTHER = fake_id("a plan"), fake_id("another plan")
 ONE, TWO = (ReadyPack(fake_id(name), 1, 2, 3, 4) for name in ("one", "two"))
 TRAVELS = ReadyPack(fake_id("travels"), 1, 2, 3, 4, b"its bytes")
-
-
-@pytest.fixture
-def db(hub: HubEnvironment) -> Iterator[Database]:
-    """A unit of work of the hub."""
-    with hub.app.app_context():
-        yield hub_of(hub.app).database()
 
 
 def ago(seconds: int) -> datetime:

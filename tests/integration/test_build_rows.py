@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import select
 
@@ -12,18 +10,10 @@ from musehub_plugin.store import builds
 from musehub_plugin.store.fetch_plans import ReadyPack, find_plan
 from musehub_plugin.store.models import MusehubBuild, MusehubFetchPack
 from musehub_plugin.store.session import Database
-from musehub_plugin.testing.apps import hub_of
 from tests.environment import HubEnvironment
 
 PLAN, OTHER = fake_id("a plan"), fake_id("another plan")
 PACK = ReadyPack(fake_id("a pack"), 1, 2, 3, 4)
-
-
-@pytest.fixture
-def db(hub: HubEnvironment) -> Iterator[Database]:
-    """A unit of work of the hub."""
-    with hub.app.app_context():
-        yield hub_of(hub.app).database()
 
 
 def holders(db: Database) -> dict[str, str]:

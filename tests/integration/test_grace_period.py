@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -24,20 +24,12 @@ from musehub_plugin.store.models import (
     MusehubUpload,
 )
 from musehub_plugin.store.session import Database
-from musehub_plugin.testing.apps import hub_of
 from tests.environment import HubEnvironment
 
 GRACE = 3600
 AGES = {"old": 2 * GRACE, "young": GRACE // 2, "to come": -GRACE // 2}
 PACK = fake_id("a pack")
 COUNTS = {"commit_count": 0, "snapshot_count": 0, "blob_count": 0}
-
-
-@pytest.fixture
-def db(hub: HubEnvironment) -> Iterator[Database]:
-    """A unit of work of the hub."""
-    with hub.app.app_context():
-        yield hub_of(hub.app).database()
 
 
 def ago(seconds: int) -> datetime:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from musehub_plugin.history import GraphCache
 from musehub_plugin.store.session import Database
-from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History
 from tests.environment import HubEnvironment
 
@@ -30,13 +27,6 @@ def pushed(hub: HubEnvironment, repo: str, history: History, *parents: str) -> s
     head = history.commit({"a.txt": f"{repo} {len(parents)}".encode()}, parents)
     assert hub.caller("alice").push(repo, history.pack(want=[head], have=parents), head).status_code == 200
     return head
-
-
-@pytest.fixture
-def db(hub: HubEnvironment) -> Iterator[Database]:
-    """A unit of work of the hub."""
-    with hub.app.app_context():
-        yield hub_of(hub.app).database()
 
 
 def test_the_last_history_is_kept_whatever_its_size_and_no_other(db: Database, repo_ids: list[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,7 @@ from tests.environment import HubEnvironment, assert_same
 from tests.exchange import JSON, MSGPACK, Caller
 from tests.mwp.conftest import NewRemote
 from tests.mwp.muse import Copy, Remote, sha256
+from tests.shortage import full_disk
 
 PRIVATE = "alice/secret"
 MISSING = "alice/nothing"
@@ -73,12 +73,8 @@ def test_r25_a_full_disk_is_a_push_to_try_again(hub: HubEnvironment) -> None:
     local = Copy()
     head = local.commit({"a.txt": b"one"})
     body = msgpack.packb(push_body(local, head))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
-    try:
+    with full_disk(10):
         answer = ask(hub.caller("alice"), "alice/songs", "push", body)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (answer.status_code, answer.get_json()["code"]) == (503, "storage-unavailable")
     assert ask(hub.caller("alice"), "alice/songs", "push", body).status_code == 200
 

@@ -14,6 +14,7 @@ from musehub_plugin.store.models import MusehubClonePack
 from musehub_plugin.testing.apps import hub_of
 from musehub_plugin.testing.factories import History, make_commit
 from tests.environment import HubEnvironment
+from tests.exchange import Caller
 from tests.integration.ready.receiving import ALL_CAPABILITIES, Receiver
 
 REPO = "alice/songs"
@@ -98,28 +99,29 @@ def test_a_commit_that_is_collected_while_its_pack_is_made_is_404(
     assert (answer.status_code, answer.get_json()["code"]) == (404, "want-not-found")
 
 
-def test_a_clone_of_one_pack_and_a_fetch_of_what_came_since_are_not_the_same(
-    hub: HubEnvironment, repacked: tuple[str, str]
-) -> None:
-    first = repacked[1]
+def gone_on(hub: HubEnvironment, first: str) -> tuple[Caller, str]:
+    """Push a commit on top of what was repacked; return who did, and its id."""
     history = History()
     assert history.commit({"a.txt": b"one"}) == first
     second = history.commit({"a.txt": b"two"}, [first])
     caller = hub.caller("alice")
     assert caller.push(REPO, history.pack(have=[first]), second).status_code == 200
     hub.run_jobs()
+    return caller, second
+
+
+def test_a_clone_of_one_pack_and_a_fetch_of_what_came_since_are_not_the_same(
+    hub: HubEnvironment, repacked: tuple[str, str]
+) -> None:
+    first = repacked[1]
+    caller, second = gone_on(hub, first)
     assert set(caller.pull(REPO, [second], [first]).commits) == {second}
     assert set(caller.pull(REPO, [second]).commits) == {first, second}
 
 
 def test_each_way_of_cloning_is_answered_in_its_own(hub: HubEnvironment, repacked: tuple[str, str]) -> None:
     first = repacked[1]
-    history = History()
-    assert history.commit({"a.txt": b"one"}) == first
-    second = history.commit({"a.txt": b"two"}, [first])
-    caller = hub.caller("alice")
-    assert caller.push(REPO, history.pack(have=[first]), second).status_code == 200
-    hub.run_jobs()
+    caller, second = gone_on(hub, first)
     for _ in range(2):
         for capabilities in ALL_CAPABILITIES:
             received = Receiver(caller, REPO).fetch([second], [], capabilities)
@@ -133,12 +135,7 @@ def test_a_clone_that_begins_with_a_pack_that_cannot_be_read_is_503_and_told_to_
     hub: HubEnvironment, repacked: tuple[str, str], left: bytes | None, kind: str
 ) -> None:
     first = repacked[1]
-    history = History()
-    assert history.commit({"a.txt": b"one"}) == first
-    second = history.commit({"a.txt": b"two"}, [first])
-    caller = hub.caller("alice")
-    assert caller.push(REPO, history.pack(have=[first]), second).status_code == 200
-    hub.run_jobs()
+    caller, second = gone_on(hub, first)
     with hub.session() as session:
         (mpack_id,) = session.scalars(select(MusehubClonePack.mpack_id))
     assert isinstance(hub.storage, Deletes)

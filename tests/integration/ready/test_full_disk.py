@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,22 +14,12 @@ from musehub_plugin.store.models import MusehubGraphSegment
 from musehub_plugin.testing.apps import close_app, hub_of, make_app
 from musehub_plugin.testing.factories import History, create_repo
 from tests.exchange import Caller
+from tests.shortage import full_disk
 
 REPO = "alice/songs"
 # Past a thousand snapshots, and a megabyte of paths, what they change is in a file.
 COMMITS = 1_001
 FILES = 30
-
-
-@contextmanager
-def full_disk() -> Iterator[None]:
-    """Let no file grow: the nearest thing to a full disk that needs no root."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_r25_a_full_disk_puts_off_the_packing_of_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +33,7 @@ def test_r25_a_full_disk_puts_off_the_packing_of_history(tmp_path: Path, monkeyp
         session.execute(delete(MusehubGraphSegment))
         session.commit()
         monkeypatch.setattr(commitspool, "_HELD", 0)
-        with full_disk(), pytest.raises(StorageUnavailable, match="no room"):
+        with full_disk(100), pytest.raises(StorageUnavailable, match="no room"):
             pack_rows(hub_of(app), hub_of(app).database(), repo_id)
     close_app(app)
 
@@ -63,7 +50,7 @@ def test_r25_a_full_disk_is_a_fetch_to_try_again_however_large_its_plan(tmp_path
             parents = [history.commit(tree, parents)]
         caller = Caller(app, "alice")
         assert caller.push(REPO, history.pack(), parents[0]).status_code == 200
-        with full_disk():
+        with full_disk(100):
             answer = caller.fetch(REPO, parents)
         assert (answer.status_code, answer.get_json()["code"]) == (503, "storage-unavailable")
     close_app(app)

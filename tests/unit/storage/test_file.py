@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import resource
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import pytest
 from musehub_plugin.errors import StorageUnavailable
 from musehub_plugin.ids import blob_id, fake_id, to_hex
 from musehub_plugin.storage import FileStorage, UploadRefused
+from tests.shortage import full_disk, no_more_files
 
 CONTENT = b"some bytes"
 OID = blob_id(CONTENT)
@@ -30,17 +28,6 @@ def storage(tmp_path: Path) -> FileStorage:
 
 def files_below(storage: FileStorage) -> set[str]:
     return {str(path.relative_to(storage.root)) for path in storage.root.rglob("*") if not path.is_dir()}
-
-
-@contextmanager
-def disk_full_after(size: int) -> Iterator[None]:
-    """Let no file grow beyond `size` bytes: the nearest thing to a full disk that needs no root."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_files_lie_below_their_first_two_digits(storage: FileStorage) -> None:
@@ -65,32 +52,21 @@ def test_storing_again_replaces_damaged_bytes(storage: FileStorage) -> None:
 
 
 def test_a_full_disk_is_storage_unavailable(storage: FileStorage) -> None:
-    with disk_full_after(1000), pytest.raises(StorageUnavailable, match="cannot write to blobs"):
+    with full_disk(1000), pytest.raises(StorageUnavailable, match="cannot write to blobs"):
         storage.put(OID, bytes(100_000))
 
 
 def test_a_full_disk_leaves_nothing_behind(storage: FileStorage) -> None:
-    with disk_full_after(1000), pytest.raises(StorageUnavailable):
+    with full_disk(1000), pytest.raises(StorageUnavailable):
         storage.put_mpack_file(OID, io.BytesIO(bytes(5_000_000)))
     assert files_below(storage) == set()
 
 
 def test_a_full_disk_keeps_what_was_stored_before(storage: FileStorage) -> None:
     storage.put(OID, CONTENT)
-    with disk_full_after(1000), pytest.raises(StorageUnavailable):
+    with full_disk(1000), pytest.raises(StorageUnavailable):
         storage.put(OID, bytes(100_000))
     assert storage.get(OID) == CONTENT
-
-
-@contextmanager
-def no_more_files() -> Iterator[None]:
-    """Let no file be opened."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize("method", ["get", "exists", "open_blob", "delete"])
@@ -143,7 +119,7 @@ def test_a_file_has_its_name_once_its_bytes_are_on_the_disk(
 
 
 def test_an_error_names_no_path(storage: FileStorage) -> None:
-    with disk_full_after(1000), pytest.raises(StorageUnavailable) as failure:
+    with full_disk(1000), pytest.raises(StorageUnavailable) as failure:
         storage.put(OID, bytes(100_000))
     assert "/" not in str(failure.value)
 
