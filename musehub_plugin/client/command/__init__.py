@@ -8,6 +8,7 @@ the shell answer before an HTTP client could be loaded.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from importlib import import_module
@@ -38,6 +39,8 @@ def main() -> None:
 
 def run() -> None:
     """Be the command's process: `main`, and an end without delay."""
+    # Hardly anything is made that is not freed by itself: to look for what is not took 2 to 3 % of a clone.
+    gc.set_threshold(20_000, 20, 20)
     try:
         main()
     except SystemExit as done:
