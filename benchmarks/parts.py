@@ -3,8 +3,8 @@
     python benchmarks/parts.py [--commits 1000 | --git PATH] [--requests 200]
 
 The view runs in this process, without a web server, with PostgreSQL, Redis and S3 from wheels. Its own CPU is dealt
-out by samples: every half millisecond of it, what the main thread has used since the last one goes to the part whose
-code it is in, the innermost that is known. C code counts with the Python that calls it. CPU of the servers is what
+out by samples, one at each tick of the kernel's clock that it uses: what the main thread has used since the last one
+goes to the part whose code it is in, the innermost that is known. C code counts with the Python that calls it. CPU of the servers is what
 they have used meanwhile. Needs Linux, for its /proc, and a machine that does nothing else.
 """
 
@@ -267,10 +267,11 @@ def main() -> int:
 def table(name: str, found: Mapping[str, Measured]) -> str:
     """Return milliseconds of CPU by part and kind of work, as Markdown."""
     each = [one.each() for one in found.values()]
-    parts = sorted({part for one in each for part in one}, key=lambda part: -sum(one.get(part, 0) for one in each[:-1]))
+    parts = {part for one in each for part, spent in one.items() if spent >= _LEAST}
+    ordered = sorted(parts, key=lambda part: -sum(one.get(part, 0) for one in each[:-1]))
     lines = [[f"{name}: ms of CPU", *found], ["---"] * (1 + len(found))]
     lines.append(["in all", *(f"{sum(one.values()):.2f}" for one in each)])
-    lines += [[part, *(f"{one[part]:.2f}" if one.get(part, 0) >= _LEAST else "" for one in each)] for part in parts]
+    lines += [[part, *(f"{one[part]:.2f}" if one.get(part, 0) >= _LEAST else "" for one in each)] for part in ordered]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
