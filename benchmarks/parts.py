@@ -4,8 +4,8 @@
 
 The view runs in this process, without a web server, with PostgreSQL, Redis and S3 from wheels. Its own CPU is dealt
 out by samples, one at each tick of the kernel's clock that it uses: what the main thread has used since the last one
-goes to the part whose code it is in, the innermost that is known. C code counts with the Python that calls it. CPU of the servers is what
-they have used meanwhile. Needs Linux, for its /proc, and a machine that does nothing else.
+goes to the part whose code it is in, the innermost that is known. C code counts with the Python that calls it. CPU of
+the servers is what they have used meanwhile. Needs Linux, for its /proc, and a machine that does nothing else.
 """
 
 from __future__ import annotations
