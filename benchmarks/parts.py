@@ -61,9 +61,6 @@ _PARTS: Final = {
     "musehub_plugin/manifestlog.py": "manifests out of chains of rows",
     "musehub_plugin/plannedchanges.py": "manifests out of chains of rows",
     "musehub_plugin/store/": "other rows",
-    "musehub_plugin/mpack/verify.py": "hashing and checking",
-    "musehub_plugin/client/packcheck.py": "hashing and checking",
-    "musehub_plugin/mpack/manifests.py": "hashing and checking",
     "musehub_plugin/mpack/reader.py": "reading packs",
     "musehub_plugin/framecache.py": "reading packs",
     "musehub_plugin/blobs.py": "reading packs",
@@ -74,7 +71,6 @@ _PARTS: Final = {
     "minio/": "the object store's client",
     "musehub_plugin/mpack/": "the pack's form",
     "musehub_plugin/building.py": "the pack's form",
-    "musehub_plugin/client/": "the command",
     "urllib3/": "HTTP client",
     "http/client.py": "HTTP client",
     "musehub_plugin/web/": "the plugin's views and rules",
@@ -95,13 +91,11 @@ class Measured:
         pieces: how often it was done.
         parts: seconds of this process's CPU in all, by part.
         servers: seconds of CPU of PostgreSQL and the object store in all.
-        wall: seconds in all.
     """
 
-    pieces: int = 1
+    pieces: int
     parts: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     servers: dict[str, float] = field(default_factory=dict)
-    wall: float = 0.0
 
     def each(self) -> dict[str, float]:
         """Return milliseconds of CPU a piece by part."""
@@ -149,10 +143,9 @@ def measured(hub: HubServer, work: Callable[[], Any], pieces: int) -> Measured:
     services = {"PostgreSQL": hub.database, "the object store": hub.storage}
     before = {name: processes.cpu_of([service]) for name, service in services.items()}
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    own, main, wall = time.process_time(), time.thread_time(), time.monotonic()
+    own, main = time.process_time(), time.thread_time()
     with Sampler(found.parts):
         work()
-    found.wall = time.monotonic() - wall
     main, own = time.thread_time() - main, time.process_time() - own
     found.parts["threads beside, which compress"] = max(0.0, own - main)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
