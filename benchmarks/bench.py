@@ -33,7 +33,8 @@ from benchmarks.racing.races import race
 from benchmarks.racing.report import table
 from benchmarks.racing.results import Effort
 
-_DOCS = Path(__file__).resolve().parents[1] / "docs"
+_CHECKOUT = Path(__file__).resolve().parents[1]
+_DOCS = _CHECKOUT / "docs"
 _DEFAULT_SIZES = "1000,10000"
 _QUICK = Effort(rounds=1, requests=16, seconds=0.2)
 
@@ -87,12 +88,30 @@ def bench(
     return measured
 
 
+def chosen(sizes: str | None, repositories: list[Path]) -> tuple[list[int], list[Path]]:
+    """Return which histories are raced on: sizes of synthetic ones, and repositories.
+
+    Args:
+        sizes: as they were asked for; None: they were not.
+        repositories: likewise. Where nothing was asked for, this one is real enough.
+    """
+    if sizes is None and not repositories and (_CHECKOUT / ".git").exists():
+        repositories = [_CHECKOUT]
+    return [int(size) for size in (_DEFAULT_SIZES if sizes is None else sizes).split(",") if size], repositories
+
+
 def main() -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--sizes", default=_DEFAULT_SIZES, help=f"commits of synthetic histories ({_DEFAULT_SIZES})")
+    parser.add_argument("--sizes", help=f"commits of synthetic histories ({_DEFAULT_SIZES})")
     parser.add_argument("--files", type=int, help="files of synthetic histories (200; 2,000 from 100,000 commits on)")
-    parser.add_argument("--git", type=Path, action="append", default=[], help="a git repository or bundle to race on")
+    parser.add_argument(
+        "--git",
+        type=Path,
+        action="append",
+        default=[],
+        help="a git repository or bundle to race on (where no --sizes are given either: the one that this is part of)",
+    )
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="how often both sides take turns")
     parser.add_argument("--quick", action="store_true", help="one short round: does it work at all?")
     parser.add_argument("--bridge", action="store_true", help="serve git without nginx, even where it is installed")
@@ -108,12 +127,12 @@ def main() -> int:
     if arguments.source:
         measured = json.loads(arguments.source.read_text(encoding="utf-8"))
     else:
-        sizes = [int(size) for size in arguments.sizes.split(",") if size]
+        sizes, repositories = chosen(arguments.sizes, arguments.git)
         effort = _QUICK if arguments.quick else Effort(rounds=arguments.rounds)
         try:
             measured = bench(
                 sizes,
-                arguments.git,
+                repositories,
                 effort,
                 bridge=arguments.bridge,
                 threads=arguments.threads,

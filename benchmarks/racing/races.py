@@ -123,6 +123,8 @@ class Race:
             ready = load(self.hub.port, [message] * _READY_ANSWERS, clients=1)
             self.results.add("clone, server side, s", HUB, *ready.latencies)
             whole = load(self.hub.port, [message], clients=1, follow=True)
+            # Of git's answer the packs are a part, so that its server side is with the transfer.
+            self.results.add("clone, downloaded, s", HUB, *whole.latencies)
             self.results.add("clone, B", HUB, whole.bytes_each)
         for _ in range(self._slow_rounds(self.effort.rounds)):
             for who, name in _GITS.items():

@@ -66,6 +66,7 @@ _PACKING: Final = "pack from scratch"
 _CPU: Final = "server's CPU-s each"
 COMPARISONS: Final = (
     Comparison("clone, until the answer is there", f"{_CLONE}, server side, s", target=0.25, applies=_large),
+    Comparison("clone, answer and download", f"{_CLONE}, server side, s", whats=f"{_CLONE}, downloaded, s"),
     Comparison("clone, the first one after the push", f"{_CLONE}, server side, s", whats=f"{_CLONE}, first answer, s"),
     Comparison("clone, whole", f"{_CLONE}, whole, s", target=0.5, applies=_large),
     Comparison("clone, whole", f"{_CLONE}, whole, s", target=1.0, applies=_small),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.bench import chosen
 from benchmarks.racing.histories import steps_of, steps_of_one, synthetic
 
 PROJECT = Path(__file__).parents[2]
@@ -47,6 +48,19 @@ def test_a_run_fetches_from_both_sides(measured: dict[str, Any]) -> None:
 def test_a_run_prints_ratios_beside_targets(measured: dict[str, Any]) -> None:
     rows = [line.split(" | ") for line in measured["printed"].splitlines() if line.startswith("| clone, whole")]
     assert [len(row) for row in rows] == [7]
+
+
+def test_where_nothing_is_asked_for_this_repository_is_raced_on() -> None:
+    asked = [chosen(None, []), chosen("60", []), chosen(None, [Path("other")])]
+    # What was downloaded without its history has none to race on.
+    this = [PROJECT] if (PROJECT / ".git").exists() else []
+    assert [repositories for _, repositories in asked] == [this, [], [Path("other")]]
+
+
+def test_the_transfer_of_a_clone_is_told_apart(measured: dict[str, Any]) -> None:
+    samples = measured["histories"][0]["samples"]
+    assert min(samples["clone, downloaded, s"]["hub"]) > 0
+    assert "| clone, answer and download |" in measured["printed"]
 
 
 def test_the_parts_of_the_cpu_are_told() -> None:
